@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     """A part of the configuration: frozen, unknown keys refused, help taken from the docstring under each field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class LoRA(Section):
@@ -72,8 +72,8 @@ class Task(Section):
 
     name: str = "unit_conversion"
     """unit_conversion, math, or a Python file that defines `task`."""
-    tolerance: Annotated[float, Field(gt=0)] = 0.05
-    """Relative tolerance of numeric answers (strictly less than)."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Relative tolerance of numeric answers (strictly less than); None: 0.05 for unit_conversion, exact for math."""
     rows: Positive = 1000
     """Rows of the task's own generated training split."""
     seed: int = 0
@@ -210,7 +210,7 @@ def load_config(path: Path | str | None, overrides: list[str] | tuple[str, ...] 
     """
     values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
     return parse_config(values, where=str(path) if path is not None else "command line")
 
 
@@ -246,7 +246,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one `a.b=value` into a nested mapping of settings, in place; the value is parsed as YAML.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"override {override!r} is not of the form key=value", hint="for example train.lr=1e-4")

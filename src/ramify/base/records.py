@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -43,8 +44,10 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,7 +97,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parse_line(raw: bytes, path: Path, number: int) -> Any:
     try:
-        return json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()  # half of an escaped pair is text that no file can hold
+        return value
+    except UnicodeEncodeError:
+        raise DataError("holds half of a surrogate pair (\\ud800 to \\udfff)", path=path, line=number) from None
     except UnicodeDecodeError as error:
         raise DataError(f"not valid UTF-8 at byte {error.start} of the line", path=path, line=number) from None
     except json.JSONDecodeError as error:

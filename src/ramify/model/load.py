@@ -1,4 +1,4 @@
-"""Models by hub id, local folder, run folder, adapter folder, or `nano`: one function, one error line each way it fails.
+"""Models by hub id, local folder, run, adapter folder, or `nano`: one function, one line for each way it fails.
 
 Weights are read from safetensors only (no pickle), remote code is never run.
 """
@@ -230,7 +230,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
-    """The type that `auto` means: bf16 where it is native, fp16 on older GPUs, fp32 on CPUs that multiply bf16 slower."""
+    """What `auto` means: bf16 where it is native, fp16 on older GPUs, fp32 on CPUs that multiply bf16 slower."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu":
@@ -259,7 +259,8 @@ def _explain(name: str, error: BaseException) -> ModelError:
     chain = list(_causes(error))
     if any(isinstance(cause, hub.GatedRepoError) for cause in chain):
         return ModelError(
-            f"model {name}: access is gated", hint="ask for access on its hub page, then `hf auth login` or set HF_TOKEN"
+            f"model {name}: access is gated",
+            hint="ask for access on its hub page, then `hf auth login` or set HF_TOKEN",
         )
     if any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
         return ModelError(f"model {name}: no such revision")

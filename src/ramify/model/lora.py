@@ -61,7 +61,6 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         task_type="CAUSAL_LM",
-        base_model_name_or_path=loaded.base,
         fan_in_fan_out=_is_transposed(loaded.network, targets),
         **_token_rows(loaded.network, tuple(train_tokens)),
     )
@@ -69,6 +68,7 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
         warnings.filterwarnings("ignore", message=".*(fan_in_fan_out|tie_word_embeddings|tied).*")
         torch.manual_seed(seed)
         network = get_peft_model(loaded.network, config)
+    config.base_model_name_or_path = loaded.base  # PEFT puts the folder that the weights were read from there
     return replace(loaded, network=network)
 
 

@@ -1,0 +1,312 @@
+"""The Python interface: load, generate, train, evaluate.
+
+>>> import ramify
+>>> model = ramify.load("nano")
+>>> answer = model.generate("How many grams are in 6 kg?", max_new_tokens=40)
+>>> isinstance(answer, str)
+True
+>>> answers = model.generate_batch(["How many m are in 3 km?"] * 2, num_return_sequences=4, temperature=0.7)
+>>> [len(group) for group in answers]
+[4, 4]
+>>> run = ramify.train(model, [["How many g are in 6 kg?", 6000]], lora=ramify.LoRA(r=4), epochs=1, out="runs/doc")
+>>> run.load().generate("How many g are in 7 kg?", max_new_tokens=4) == ""
+False
+>>> 0 <= ramify.evaluate(run, task="unit_conversion", n=4).accuracy <= 1
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, overload
+
+from pydantic import BaseModel
+
+from ramify.base.config import LoRA, Prompting, RunConfig, parse_config
+from ramify.base.errors import ConfigError, unknown
+from ramify.base.records import write_jsonl
+from ramify.base.runs import Run, is_run
+from ramify.base.types import Conversation, Message, Problem
+from ramify.console import Bars, SampleBar
+from ramify.evaluate.run import Evaluation, problems_of
+from ramify.evaluate.run import evaluate as measure
+from ramify.evaluate.settings import evaluation_config
+from ramify.model.load import LoadedModel, load_model
+from ramify.prompts.renderer import Renderer
+from ramify.sample.engine import TreeSampler
+from ramify.sample.sampler import PromptTokens
+from ramify.tasks.task import load_problems, load_task
+from ramify.train import rft, sft
+
+Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
+"""A question, or the turns of a conversation up to where the model speaks."""
+
+_LORA = LoRA()
+_ELSEWHERE = ("lora", "sample_prompt")  # sections whose settings are given as a whole
+
+
+class Model:
+    """A loaded model and how it is prompted.
+
+    Attributes:
+        loaded: network, tokenizer, device and type.
+        prompting: chat template, system turn and worked turns of every prompt.
+    """
+
+    def __init__(self, loaded: LoadedModel, prompting: Prompting) -> None:
+        self.loaded, self.prompting = loaded, prompting
+        self._renderer = Renderer(loaded.tokenizer, prompting, stop_ids=loaded.stop_ids)
+        self._sampler = TreeSampler(loaded)
+
+    def __repr__(self) -> str:
+        return f"<ramify.Model {self.loaded.policy} on {self.loaded.device}>"
+
+    def generate(self, prompt: Prompt, **sampling: Any) -> str:
+        """The completion of one prompt; greedy unless `temperature` says otherwise.
+
+        Args:
+            prompt: a question, or turns.
+            sampling: temperature, max_new_tokens, top_p, top_k, min_p, stop, seed.
+
+        Raises:
+            ConfigError: an unknown or impossible setting.
+            LengthError: the prompt leaves no room for max_new_tokens.
+        """
+        return self.generate_batch([prompt], **sampling)[0]
+
+    @overload
+    def generate_batch(
+        self, prompts: Sequence[Prompt], num_return_sequences: None = None, temperature: float = 0, **sampling: Any
+    ) -> list[str]: ...
+    @overload
+    def generate_batch(
+        self, prompts: Sequence[Prompt], num_return_sequences: int, temperature: float = 0, **sampling: Any
+    ) -> list[list[str]]: ...
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        num_return_sequences: int | None = None,
+        temperature: float = 0,
+        **sampling: Any,
+    ) -> list[str] | list[list[str]]:
+        """Completions of many prompts at once; what they share is computed once.
+
+        Args:
+            prompts: questions, or conversations.
+            num_return_sequences: how many completions each prompt gets; None: one.
+            temperature: 0 is greedy.
+            sampling: max_new_tokens, top_p, top_k, min_p, stop, live, seed.
+
+        Returns:
+            One text a prompt, or a list of texts a prompt when num_return_sequences is given.
+
+        Raises:
+            ConfigError: an unknown or impossible setting.
+            LengthError: a prompt leaves no room for max_new_tokens.
+        """
+        seed = int(sampling.pop("seed", 42))
+        asked = {"n": num_return_sequences or 1, "temperature": temperature, **sampling}
+        settings = parse_config({"sample": asked}, "generate").sample
+        tokens = [PromptTokens(str(i), self._renderer.prompt_ids(_turns(each))) for i, each in enumerate(prompts)]
+        groups = self._sampler.sample(tokens, settings, seed=seed)
+        if num_return_sequences is None:
+            return [group[0].text for group in groups]
+        return [[sample.text for sample in group] for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun(Run):
+    """A finished training: its folder, and what is done with it next."""
+
+    def load(self) -> Model:
+        """The trained model, prompted as it was trained."""
+        return load(str(self.folder))
+
+    def evaluate(self, **settings: Any) -> Evaluation:
+        """Measure it; arguments as for `ramify.evaluate`."""
+        return evaluate(self, **settings)
+
+
+def load(
+    model: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    **prompting: Any,
+) -> Model:
+    """Load a model.
+
+    Args:
+        model: `nano`, a hub id, a local model or adapter folder, or a run.
+        adapter: an adapter folder or a run to put on top of it.
+        revision: of a hub model.
+        dtype: fp32, bf16, fp16, or auto (the fastest here, by measurement).
+        device: cpu, cuda, cuda:N, mps, or auto.
+        prompting: chat_template, system, fewshot; what is not given is as the run was trained, or the model's own.
+
+    Raises:
+        ModelError: it cannot be found, fetched, read or used; one line says which.
+        ConfigError: an unknown prompting setting, or the model has no chat template (the message lists the choices).
+    """
+    name = str(model)
+    own: dict[str, Any] = evaluation_config(name).prompt.model_dump() if is_run(name) else {}
+    config = parse_config({"prompt": {**own, **prompting}}, "load")
+    loaded = load_model(
+        name, adapter=None if adapter is None else str(adapter), revision=revision, dtype=dtype, device=device
+    )
+    return Model(loaded, config.prompt)
+
+
+def train(
+    model: Model | str | Path,
+    data: str | Path | Sequence[Any],
+    method: Literal["sft", "rft"] = "sft",
+    lora: LoRA | None = _LORA,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Train a model; it is loaded anew, so the one given stays as it is.
+
+    Args:
+        model: a loaded model, or whatever `load` takes.
+        data: a file, `task` for the task's own rows, or rows in any shape that files may have.
+        method: sft, or rft (sample, grade, select, then sft).
+        lora: adapter settings; None: full fine-tuning.
+        out: run folder; None: runs/<method>.
+        resume: go on with the run in the folder.
+        overwrite: replace it.
+        settings: any setting of a run by its last name (`lr=1e-3`, `epochs=5`, `chat_template="plain"`,
+            `temperature=0.7`), or a whole section (`train={"lr": 1e-3}`).
+
+    Raises:
+        RamifyError: settings, data or model cannot be used, or the run cannot go on.
+    """
+    folder = Path(out) if out is not None else Path("runs") / method
+    values: dict[str, Any] = {"method": method, "out": str(folder), "lora": None if lora is None else lora.model_dump()}
+    if isinstance(model, Model):
+        start = model.loaded
+        values |= {"model": start.name, "adapter": start.adapter, "prompt": model.prompting.model_dump()}
+        values["train"] = {"device": str(start.device)}
+    else:
+        values["model"] = str(model)
+    for name, value in settings.items():
+        _place(values, name, value)
+    values.setdefault("data", {})["train"] = _data_file(data, folder)
+    config = parse_config(values, "train")
+    run = {"sft": sft.run, "rft": rft.run}[method](config, resume=resume, overwrite=overwrite, progress=Bars())
+    return TrainedRun(run.folder)
+
+
+def evaluate(
+    run_or_model: Run | Model | str | Path,
+    task: str | None = None,
+    problems: str | Path | Sequence[Any] | None = None,
+    n: int | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Measure a run or a model on a task.
+
+    Args:
+        run_or_model: a run, a loaded model, or whatever `load` takes.
+        task: unit_conversion, math, or a Python file that defines `task`; None: the run's own, or unit_conversion.
+        problems: a file or rows; None: the task's held-out problems.
+        n: only the first so many.
+        out: folder for it; None: RUN/eval for a run, and not written for a model.
+        settings: any setting by its last name (`temperature=0.7`, `chat_template="plain"`), or a section
+            (`sample={"n": 8}`).
+
+    Raises:
+        RamifyError: settings, problems or model cannot be used.
+    """
+    values: dict[str, Any] = {}
+    name, loaded = _name(run_or_model), None
+    if isinstance(run_or_model, Model):
+        loaded = run_or_model.loaded
+        values = {"prompt": run_or_model.prompting.model_dump(), "adapter": loaded.adapter}
+    for setting, value in settings.items():
+        _place(values, setting, value)
+    named = {"task.name": task, "evaluate.limit": n, "out": None if out is None else str(out)}
+    in_memory = not isinstance(problems, str | Path | None)
+    if not in_memory:
+        named["evaluate.problems"] = None if problems is None else str(problems)
+    given = {setting: value for setting, value in named.items() if value is not None}
+    config = evaluation_config(name, options={**_dotted(values), **given})
+    if out is None and not is_run(name):
+        config = config.model_copy(update={"out": None})
+    asked = _problems(problems, config)[:n] if in_memory else problems_of(config)
+    with SampleBar("sampling", len(asked) * config.sample.n) as bar:
+        return measure(config, loaded=loaded, problems=asked, on_sample=bar)
+
+
+def _name(model: Run | Model | str | Path) -> str:
+    return model.loaded.name if isinstance(model, Model) else str(model.folder if isinstance(model, Run) else model)
+
+
+def _turns(prompt: Prompt) -> Conversation:
+    if isinstance(prompt, str):
+        return (Message("user", prompt),)
+    return tuple(each if isinstance(each, Message) else Message(each["role"], each["content"]) for each in prompt)
+
+
+def _data_file(data: str | Path | Sequence[Any], folder: Path) -> str:
+    """The file of the rows; rows in memory are written beside the run folder, so that the run can be repeated."""
+    if isinstance(data, str | Path):
+        return str(data)
+    path = folder.with_name(f"{folder.name}.rows.jsonl")
+    write_jsonl(path, data)
+    return str(path)
+
+
+def _problems(rows: Any, config: RunConfig) -> list[Problem]:
+    """Problems from rows in memory, checked as those of a file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "problems.jsonl"
+        write_jsonl(path, rows)
+        return load_problems(path, load_task(config.task))
+
+
+def _place(values: dict[str, Any], name: str, value: Any) -> None:
+    """Put a setting where it belongs: at the top, or in the one section that has it.
+
+    Raises:
+        ConfigError: no section has it, or several have.
+    """
+    sections = {field: kind for field, info in RunConfig.model_fields.items() if (kind := _section(info.annotation))}
+    if name in RunConfig.model_fields:
+        section = sections.get(name)
+        values[name] = {**values.get(name, {}), **dict(value)} if section is not None and value is not None else value
+        return
+    homes = [field for field, kind in sections.items() if name in kind.model_fields and field not in _ELSEWHERE]
+    if len(homes) > 1:
+        raise ConfigError(f"setting {name!r} is in several sections: {', '.join(homes)}", hint=f"{homes[0]}={{…}}")
+    if not homes:
+        allowed = {leaf for kind in sections.values() for leaf in kind.model_fields} | set(RunConfig.model_fields)
+        raise ConfigError(unknown("setting", name, allowed))
+    values.setdefault(homes[0], {})[name] = value
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section class in a field's type, if there is one."""
+    for kind in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            {f"{name}.{leaf}": inner for leaf, inner in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return found

@@ -1,0 +1,91 @@
+"""`ramify eval`: how good a model or a run is at a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ramify.base.config import RunConfig
+    from ramify.evaluate.run import Evaluation
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="nano, a hub id, a folder, or a run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
+    task: Annotated[str | None, typer.Option(help="unit_conversion, math, or your own Python file.")] = None,
+    problems: Annotated[str | None, typer.Option(help="A file of problems; default: the task's held-out ones.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="First so many; default 500, of a file all.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Samples of each problem.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default 0, or 0.7 with -k above 1.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion.")] = None,
+    fewshot: Annotated[str | None, typer.Option(help="Worked turns: a shipped name, a file, or `none`.")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="model, plain, chatml, llama3, or a Jinja file.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of the model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for it; default RUN/eval, or runs/eval-MODEL.")] = None,
+) -> None:
+    """Measure accuracy, answer rate, stop rate, pass@k and maj@k, with 95 % intervals.
+
+    A run is prompted as it was trained; a model by its own chat template, unless options say otherwise.
+    """
+    options = {
+        "task.name": task,
+        "evaluate.problems": problems,
+        "evaluate.limit": n,
+        "sample.n": k,
+        "sample.temperature": temperature,
+        "sample.max_new_tokens": max_new_tokens,
+        "prompt.fewshot": fewshot,
+        "prompt.chat_template": chat_template,
+        "prompt.system": system,
+        "adapter": adapter,
+        "seed": seed,
+        "out": out,
+    }
+    from ramify.cli.settings import given
+    from ramify.console import SampleBar, console
+    from ramify.evaluate.settings import evaluation_config
+
+    config = evaluation_config(model, overrides or [], given(options))
+    console().print(_what(config), style="dim", markup=False)
+    from ramify.evaluate.run import evaluate as measure
+    from ramify.evaluate.run import problems_of
+
+    asked = problems_of(config)
+    with SampleBar("sampling", len(asked) * config.sample.n) as bar:
+        found = measure(config, problems=asked, on_sample=bar)
+    _show(found)
+
+
+def _what(config: RunConfig) -> str:
+    prompt, sample = config.prompt, config.sample
+    drawn = "greedy" if sample.temperature == 0 else f"{sample.n} × T {sample.temperature:g}"
+    worked = f", few-shot {prompt.fewshot}" if prompt.fewshot else ""
+    return f"{config.model} on {config.task.name}: {prompt.chat_template} template{worked}, {drawn}"
+
+
+def _show(found: Evaluation) -> None:
+    """A table on standard output, so that it can be piped."""
+    from ramify.console import output, table
+    from ramify.evaluate.words import rate
+
+    scores = found.scores
+    rows: list[tuple[str, Any]] = [
+        ("accuracy", rate(scores.accuracy)),
+        ("answer rate", rate(scores.answer_rate)),
+        ("stop rate", rate(scores.stop_rate)),
+        ("cut off", rate(scores.truncated)),
+        ("problems", scores.n),
+    ]
+    if scores.samples > scores.n:
+        rows += [(f"pass@{k}", f"{100 * value:.1f} %") for k, value in scores.pass_at_k.items()]
+        rows += [(f"maj@{k}", f"{100 * value:.1f} %") for k, value in scores.maj_at_k.items() if k > 1]
+    if scores.errors:
+        rows.append(("grader failures (left out)", scores.errors))
+    output().print(table("", ("", "95 % interval in brackets"), rows))
+    if found.folder is not None:
+        typer.echo(f"written to {found.folder}", err=True)

@@ -1,0 +1,68 @@
+"""`ramify generate`: batched completions of a file or of standard input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ramify.base.types import Sample
+
+
+def generate(
+    prompts: Annotated[
+        str, typer.Argument(metavar="PROMPTS|-", help="Lines (.txt), rows (.json, .jsonl), or - for stdin.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File of JSON lines; default: standard output.")] = None,
+    model: Annotated[str, typer.Option(help="nano, a hub id, a folder, or a run.")] = "nano",
+    adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of it.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Completions of each prompt; default 1.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default 0, or 0.7 with --n above 1.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    fewshot: Annotated[str | None, typer.Option(help="Worked turns: a name that ships, or a YAML file.")] = None,
+    chat_template: Annotated[str | None, typer.Option(help="model, plain, chatml, llama3, or a Jinja file.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the rows that are in --out, make the others.")] = False,
+) -> None:
+    """Complete many prompts at once. Each row holds the prompt and its completion (or completions, with --n).
+
+    The rows can be trained on: they are of the shapes that `ramify train` reads.
+    """
+    options = {
+        "sample.n": n,
+        "sample.temperature": temperature,
+        "sample.max_new_tokens": max_new_tokens,
+        "sample.top_p": top_p,
+        "prompt.fewshot": fewshot,
+        "prompt.chat_template": chat_template,
+        "prompt.system": system,
+        "adapter": adapter,
+        "seed": seed,
+    }
+    from ramify.base.errors import ConfigError
+    from ramify.cli.settings import given
+    from ramify.evaluate.complete import Destination, complete, read_prompts
+    from ramify.evaluate.settings import evaluation_config
+
+    if resume and out is None:
+        raise ConfigError("--resume needs --out", hint="--out FILE")
+    asked = read_prompts(prompts)
+    config = evaluation_config(model, options=given(options))
+    destination = Destination(out, asked, config.sample.n)
+    waiting = destination.open(resume)
+    if waiting:
+        from ramify.console import SampleBar
+        from ramify.evaluate.run import load
+
+        loaded = load(config)
+        with SampleBar("generating", len(waiting) * config.sample.n) as bar:
+
+            def on_sample(sample: Sample) -> None:
+                bar(sample)
+                destination.add(sample)
+
+            complete(config, loaded, waiting, on_sample)
+    destination.close()

@@ -1,0 +1,69 @@
+"""`ramify`: one short function a command. Nothing here loads torch before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from ramify.cli import compare, data, demo, evaluate, generate, sample, train
+from ramify.cli.errors import report
+
+_QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+app = typer.Typer(
+    name="ramify",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Take a small language model through the whole fine-tuning path: prompting, SFT, rejection sampling, proof.",
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("generate")(generate.generate)
+app.add_typer(data.app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        typer.echo(f"ramify {version('ramify')}")
+    except PackageNotFoundError:
+        typer.echo("ramify (not installed)")
+    raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("RAMIFY_DEBUG"):
+        warnings.simplefilter("ignore")  # libraries warn their callers, not the person at the terminal
+    sys.exit(report(lambda: app(prog_name="ramify", standalone_mode=False)))

@@ -1,0 +1,46 @@
+"""`ramify sample`: k graded samples of each problem, and the training rows chosen among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ramify.cli.train import Arguments
+
+
+def sample(
+    arguments: Arguments = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name of CONFIG>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Draw only what is missing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Draw, grade and select: `ramify sample CONFIG --out DIR` writes samples, verdicts, rows and yield.
+
+    For example: ramify sample model=nano data.train=train.json sample.n=8 sample.temperature=0.7 --out runs/draws
+    Train on the chosen rows with: ramify train data.train=runs/draws
+    """
+    from ramify.base.errors import ConfigError
+    from ramify.cli.settings import config_from
+
+    config = config_from(arguments or [], {"out": out})
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    from ramify.console import Bars, console, output, table
+    from ramify.train import rft
+
+    run = rft.sample(config, resume=resume, overwrite=overwrite, progress=Bars())
+    output().print(table("", ("rejection sampling", "count"), yield_rows(run.folder)))
+    console().print(f"next: ramify train data.train={run.folder} out=…", style="dim", markup=False)
+
+
+def yield_rows(folder: Path) -> list[tuple[str, object]]:
+    """The last round of a run's yield.json as lines of a table; no line when there is none."""
+    import json
+
+    path = folder / "yield.json"
+    rounds = json.loads(path.read_text(encoding="utf-8"))["rounds"] if path.is_file() else []
+    found = rounds[-1] if rounds else {}
+    plain = [(name.replace("_", " "), value) for name, value in found.items() if isinstance(value, int | float)]
+    return plain + [(f"refused: {name}", count) for name, count in found.get("refused", {}).items()]

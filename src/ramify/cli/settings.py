@@ -1,0 +1,47 @@
+"""From a command line to a `RunConfig`: an optional YAML file, then `key=value` overrides, then options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ramify.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ramify.base.config import RunConfig
+
+
+def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = None) -> RunConfig:
+    """The settings that `[CONFIG] [key=value …]` and options mean; options that are None are left out.
+
+    Without `out` a run goes to runs/<name of the file>, or runs/<method> without a file.
+
+    Raises:
+        ConfigError: there are two files, a file is missing, or a setting is refused.
+    """
+    from ramify.base.config import load_config
+
+    files = [argument for argument in arguments if "=" not in argument or Path(argument).is_file()]
+    if len(files) > 1:
+        raise ConfigError(f"one configuration file is allowed, found {' '.join(files)}", hint="settings are key=value")
+    chosen = [f"{name}={_yaml_text(value)}" for name, value in given(options or {}).items()]
+    overrides = [argument for argument in arguments if argument not in files]
+    config = load_config(files[0] if files else None, [*overrides, *chosen])
+    if config.out is None:
+        name = Path(files[0]).stem if files else config.method
+        config = config.model_copy(update={"out": Path("runs") / name})
+    return config
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line; paths as text."""
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in options.items() if value is not None
+    }
+
+
+def _yaml_text(value: Any) -> str:
+    """A value as the right side of an override: JSON is YAML."""
+    return json.dumps(value)

@@ -1,0 +1,126 @@
+"""What a person at a terminal sees: progress bars, tables, plain lines. Silent where nobody watches.
+
+Everything goes to standard error, so that standard output holds results only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ramify.base.types import Sample
+
+_SHOWN = {"loss": "loss {:.3f}", "valid_loss": "valid {:.3f}", "tokens_per_second": "{:,.0f} tok/s", "lr": "lr {:.1e}"}
+
+
+def console() -> Console:
+    """The console of standard error."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def output() -> Console:
+    """The console of standard output; tables keep their width when it is a file or a pipe."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=160)
+
+
+class Bars:
+    """Live progress bars of a run's stages, as `ramify.train.progress.Progress` asks; notes are printed above.
+
+    Without a terminal only the notes are printed.
+    """
+
+    def __init__(self, to: Console | None = None) -> None:
+        self._console = console() if to is None else to
+        self._bars: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        """A stage of `total` units begins, `done` of them finished before."""
+        self.close()
+        if not (self._console.is_terminal or self._console.is_jupyter):
+            return
+        self._bars = _progress(self._console)
+        self._bars.start()
+        self._task = self._bars.add_task(stage, total=total, completed=done, shown="")
+
+    def update(self, done: int, **values: float) -> None:
+        """`done` units are finished; loss, tokens a second and the like are shown beside the bar."""
+        if self._bars is not None and self._task is not None:
+            shown = "  ".join(_SHOWN[name].format(value) for name, value in values.items() if name in _SHOWN)
+            self._bars.update(self._task, completed=done, shown=shown)
+
+    def note(self, message: str) -> None:
+        """A line that stays."""
+        self._console.print(f"note: {message}", style="yellow", markup=False)
+
+    def close(self) -> None:
+        """The stage has ended."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class SampleBar:
+    """A bar over samples: call it with each finished `Sample`. Use as a context manager."""
+
+    def __init__(self, stage: str, total: int, bars: Bars | None = None, done: int = 0) -> None:
+        self._bars = Bars() if bars is None else bars
+        self._stage, self._total, self._done = stage, total, done
+        self._tokens = 0
+        self._started = 0.0
+
+    def __enter__(self) -> SampleBar:
+        self._started = perf_counter()
+        self._bars.start(self._stage, self._total, self._done)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.close()
+
+    def __call__(self, sample: Sample) -> None:
+        """Count one finished sample."""
+        self._done += 1
+        self._tokens += len(sample.token_ids)
+        seconds = max(perf_counter() - self._started, 1e-9)
+        self._bars.update(self._done, tokens_per_second=self._tokens / seconds)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A plain table; the first column is text, the others are figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made
+
+
+def _progress(to: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[shown]}", style="dim"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=to,
+        transient=True,
+        expand=False,
+    )

@@ -1,0 +1,78 @@
+"""Fields of a row: what each may be, and the one line that says so when it is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramify.base.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands; makes its errors."""
+
+    path: Path
+    line: int
+
+    @property
+    def source(self) -> str:
+        """`file:line`."""
+        return f"{self.path}:{self.line}"
+
+    def error(self, field: str, value: object, allowed: str, hint: str | None = None) -> DataError:
+        """`file:line: field: allowed is needed, found value`."""
+        seen = repr(value)
+        seen = seen if len(seen) <= 60 else f"{seen[:57]}..."
+        return DataError(f"{field}: {allowed} is needed, found {seen}", path=self.path, line=self.line, hint=hint)
+
+
+def text_field(value: Any, field: str, place: Place) -> str:
+    """A text with more than white space.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise place.error(field, value, "text that is not empty")
+    return value
+
+
+def weight_field(value: Any, field: str, place: Place) -> float:
+    """A finite number from 0 up.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise place.error(field, value, "a number from 0 up")
+    return float(value)
+
+
+def number_field(value: Any, field: str, place: Place, hint: str | None = None) -> float:
+    """A finite number, or a text that is one (`1,000`, `$5`, `40%`); `hint` is for texts that are none.
+
+    Raises:
+        DataError: it is something else.
+    """
+    number = parse_gold(value)
+    if number is None:
+        raise place.error(field, value, "a finite number", hint if isinstance(value, str) else None)
+    return number
+
+
+def parse_gold(value: Any) -> float | None:
+    """The finite number that a value is or spells, or None."""
+    if isinstance(value, str):
+        value = value.strip().replace(",", "").removeprefix("$").removesuffix("%")
+        if not value or not value.isascii() or "_" in value:
+            return None
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,132 @@
+"""Evaluated runs read back from their folders: all that a comparison or a report knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ramify.base.errors import DataError, RunError
+from ramify.base.records import problem_from_plain, read_jsonl, sample_from_plain, verdict_from_plain
+from ramify.base.runs import Run, open_run
+from ramify.base.types import Problem, Sample, Verdict
+from ramify.evaluate.scores import Paired, Scores, paired, score
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An evaluation, the name it is reported under, and the training run it measured (None: nothing was trained).
+
+    Everything is read when it is first asked for.
+    """
+
+    name: str
+    folder: Path
+    training: Path | None = None
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """run.json of the evaluation."""
+        return open_run(self.folder).record
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """What was asked."""
+        return [problem_from_plain(row) for _, row in read_jsonl(self.folder / "problems.jsonl")]
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """What the model said."""
+        return [sample_from_plain(row) for _, row in read_jsonl(self.folder / "samples.jsonl")]
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """What the grader found."""
+        return [verdict_from_plain(row) for _, row in read_jsonl(self.folder / "verdicts.jsonl")]
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Counted again from samples and verdicts."""
+        return score(self.samples, self.verdicts)
+
+    def metrics(self, kind: str, name: str) -> list[tuple[float, float]]:
+        """(step, value) of one kind of line in the training run's metrics."""
+        if self.training is None:
+            return []
+        rows = Run(self.training).metrics(kind)
+        return [(float(row["step"]), float(row[name])) for row in rows if name in row and "step" in row]
+
+    def artefact(self, name: str) -> dict[str, Any] | None:
+        """A JSON document of the training run, or None when it wrote none of that name."""
+        if self.training is None or not (self.training / name).is_file():
+            return None
+        value = json.loads((self.training / name).read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else None
+
+
+def named_stages(paths: Sequence[Path]) -> list[Stage]:
+    """The evaluations of several runs, named by their folders: the last part, or the whole path where two agree.
+
+    Raises:
+        RunError: one has no finished evaluation.
+    """
+    last = [path.resolve().name for path in paths]
+    return [stage(path, name if last.count(name) == 1 else str(path)) for path, name in zip(paths, last, strict=True)]
+
+
+def evaluation_folder(path: Path) -> Path:
+    """The folder of the evaluation that `path` means: itself, or the `eval` folder of a training run.
+
+    Raises:
+        RunError: there is no finished evaluation.
+    """
+    for folder in (path, path / "eval"):
+        if (folder / "scores.json").is_file():
+            return folder
+    kind = "an evaluated run" if path.exists() else "there"
+    raise RunError(f"{path}: not {kind} (no scores.json)", hint=f"ramify eval {path}")
+
+
+def stage(path: Path, name: str | None = None) -> Stage:
+    """The evaluation that `path` means: an evaluation folder, or a training run that was evaluated.
+
+    Raises:
+        RunError: there is none.
+    """
+    folder = evaluation_folder(path)
+    training = path if folder != path else None
+    if training is None and folder.name == "eval" and (folder.parent / "run.json").is_file():
+        training = folder.parent
+    return Stage(name or path.name, folder, training)
+
+
+def compare(before: Stage, after: Stage) -> Paired:
+    """`after` against `before`, problem by problem.
+
+    Raises:
+        DataError: the two have no problem in common, or one id means two different questions.
+    """
+    asked = {problem.id: problem for problem in before.problems}
+    common = [problem for problem in after.problems if problem.id in asked]
+    if not common:
+        raise DataError(f"{before.folder} and {after.folder} have no problem in common")
+    for problem in common:
+        other = asked[problem.id]
+        if (problem.prompt[-1], problem.answer) != (other.prompt[-1], other.answer):
+            raise DataError(
+                f"problem {problem.id!r} of {before.folder} is another question in {after.folder}",
+                hint="evaluate both on the same problems",
+            )
+    return paired(before.verdicts, after.verdicts)
+
+
+def pairs_to_compare(stages: Sequence[Stage]) -> list[tuple[Stage, Stage]]:
+    """All pairs of up to five stages; of more, each against the first and against its predecessor."""
+    pairs = [(a, b) for j, b in enumerate(stages) for i, a in enumerate(stages[:j])]
+    if len(stages) <= 5:
+        return pairs
+    near = {(id(stages[j - 1]), id(stages[j])) for j in range(1, len(stages))}
+    return [(a, b) for a, b in pairs if a is stages[0] or (id(a), id(b)) in near]

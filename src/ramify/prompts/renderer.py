@@ -1,0 +1,185 @@
+"""The renderer: the only place that turns conversations into tokens, for training and for generation alike.
+
+The prompt is tokenised exactly as at generation. The completion is the tail of the joint text (prompt, completion)
+when the prompt's ids are a prefix of the joint ids; otherwise it is tokenised behind a fixed sentinel, so that it
+never gets a word-start space of its own, and the row is counted in `separate_count`. What follows a completion in
+the template is cut to the one token that stops generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ramify.base.config import Prompting
+from ramify.base.errors import ConfigError, DataError
+from ramify.base.types import Conversation, Example, Message, TokenSequence
+from ramify.prompts.fewshot import load_fewshot
+from ramify.prompts.templates import (
+    Template,
+    adds_bos,
+    encode,
+    find_template,
+    lead_in,
+    missing_tokens,
+    render,
+    turn_end,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Three kinds of character, so that whatever a completion begins with, one of them does not merge with it.
+_SENTINELS = ("\n", "0", "\ue000")
+
+
+class Renderer:
+    """Conversations to token ids, with one tokenizer and one way of prompting.
+
+    Attributes:
+        tokenizer: never changed here.
+        prompting: the settings it was made from.
+        template: the chat template, fitted to the tokenizer; `template.source` is what to save with the tokenizer.
+        stop_id: the token a trained completion ends in: the template's turn end, or eos.
+        stop_ids: every token that ends a completion: `stop_id`, eos, and those given (generation config).
+        separate_count: completions so far that could not be taken from the joint text.
+
+    Raises:
+        ConfigError: the template cannot be used with this tokenizer, or nothing could end a completion.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompting: Prompting | None = None,
+        *,
+        stop_ids: tuple[int, ...] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompting = Prompting() if prompting is None else prompting
+        self.template: Template = find_template(self.prompting.chat_template, tokenizer)
+        self.separate_count = 0
+        _refuse_missing(tokenizer, self.template)
+        self._worked: Conversation = () if self.prompting.fewshot is None else load_fewshot(self.prompting.fewshot)
+        self._lead = lead_in(tokenizer, self.template)
+        self._plain_start = (tokenizer.bos_token_id,) if self.template.is_plain and adds_bos(tokenizer) else ()
+        self.stop_id = self._find_stop(stop_ids or ())
+        eos = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+        self.stop_ids = tuple(dict.fromkeys((self.stop_id, *eos, *(stop_ids or ()))))
+
+    def conversation(self, prompt: Conversation) -> Conversation:
+        """The prompt with the system turn and the worked turns put in.
+
+        A system turn of the prompt's own wins over `prompting.system`, which wins over the few-shot file's.
+        """
+        system, turns = _split_system(prompt)
+        worked_system, worked = _split_system(self._worked)
+        if not system and self.prompting.system is not None:
+            system = (Message("system", self.prompting.system),)
+        return (system or worked_system) + worked + turns
+
+    def text(self, prompt: Conversation) -> str:
+        """The prompt as text, up to where the model speaks."""
+        return render(self.tokenizer, self.template, self.conversation(prompt), generation=True)
+
+    def prompt_ids(self, prompt: Conversation) -> tuple[int, ...]:
+        """Token ids of the prompt, up to where the model speaks; BOS at most once."""
+        return self._prompt_ids(self.text(prompt))
+
+    def completion_ids(self, prompt: Conversation, text: str) -> tuple[int, ...]:
+        """Token ids of a completion behind this prompt, ending in `stop_id` exactly once.
+
+        Raises:
+            DataError: the text is empty, or holds the stop token before its end.
+        """
+        prompt_text = self.text(prompt)
+        return self._completion_ids(prompt_text, self._prompt_ids(prompt_text), text)
+
+    def sequences(self, example: Example) -> list[TokenSequence]:
+        """One sequence for each completion: the prompt untrained, the completion trained with its weight.
+
+        Raises:
+            DataError: nothing in the example is trained; names its source.
+        """
+        where = f"{example.source}: " if example.source else ""
+        if not any(completion.weight for completion in example.completions):
+            raise DataError(f"{where}nothing to train: no completion with a weight above 0")
+        try:
+            prompt_text = self.text(example.prompt)
+            prompt = self._prompt_ids(prompt_text)
+            return [
+                TokenSequence.of(prompt, self._completion_ids(prompt_text, prompt, each.text), each.weight)
+                for each in example.completions
+            ]
+        except DataError as error:
+            raise DataError(f"{where}{error.message}", hint=error.hint) from None
+
+    def all_sequences(self, examples: Iterable[Example]) -> list[TokenSequence]:
+        """The sequences of many examples, in order."""
+        return [sequence for example in examples for sequence in self.sequences(example)]
+
+    def _prompt_ids(self, text: str) -> tuple[int, ...]:
+        ids = self._plain_start + encode(self.tokenizer, text)
+        if not ids:
+            raise DataError("the prompt is empty", hint="the first trained token needs a token before it")
+        return ids
+
+    def _completion_ids(self, prompt_text: str, prompt: tuple[int, ...], text: str) -> tuple[int, ...]:
+        if not text.strip():
+            raise DataError("nothing to train: the completion is empty")
+        if self._lead and not text[0].isspace():
+            text = self._lead + text
+        joint = self._plain_start + encode(self.tokenizer, prompt_text + text)
+        if joint[: len(prompt)] == prompt:
+            ids = joint[len(prompt) :]
+        else:
+            self.separate_count += 1
+            ids = self._behind_sentinel(text)
+        return self._ended(ids)
+
+    def _behind_sentinel(self, text: str) -> tuple[int, ...]:
+        for sentinel in _SENTINELS:
+            before, joint = encode(self.tokenizer, sentinel), encode(self.tokenizer, sentinel + text)
+            if before and joint[: len(before)] == before:
+                return joint[len(before) :]
+        raise DataError(f"the tokenizer cannot separate the completion {text[:40]!r} from what stands before it")
+
+    def _ended(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        body = ids[:-1] if ids[-1:] == (self.stop_id,) else ids
+        if self.stop_id in body:
+            token = self.tokenizer.convert_ids_to_tokens(self.stop_id)
+            raise DataError(
+                f"the completion holds the stop token {token!r} before its end",
+                hint="split the row into turns (messages), or remove the token",
+            )
+        if not body:
+            raise DataError("nothing to train: the completion is empty")
+        return (*body, self.stop_id)
+
+    def _find_stop(self, given: tuple[int, ...]) -> int:
+        token = turn_end(self.tokenizer, self.template)
+        known = self.tokenizer.get_vocab()
+        if token is not None and token in known:
+            return int(known[token])
+        if self.tokenizer.eos_token_id is not None:
+            return int(self.tokenizer.eos_token_id)
+        if given:
+            return given[0]
+        raise ConfigError(
+            f"chat template {self.template.name}: neither it nor the tokenizer has a token that ends a completion",
+            hint="prompt.chat_template=chatml brings its own",
+        )
+
+
+def _split_system(conversation: Conversation) -> tuple[Conversation, Conversation]:
+    has_system = bool(conversation) and conversation[0].role == "system"
+    return (conversation[:1], conversation[1:]) if has_system else ((), conversation)
+
+
+def _refuse_missing(tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+    missing = missing_tokens(tokenizer, template)
+    if missing and template.name in ("chatml", "llama3"):
+        raise ConfigError(
+            f"chat template {template.name} needs tokens that the tokenizer lacks: {', '.join(missing)}",
+            hint="training with this template adds them; without training use prompt.chat_template=plain",
+        )

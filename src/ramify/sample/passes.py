@@ -1,0 +1,254 @@
+"""The two passes of sampling and the keys and values they keep: chunks of prompts, and slots of live sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ramify.sample.attention import HIDDEN, Scoring, merge, partial
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class Stored:
+    """Keys and values of computed rows, [H, L, D] for each layer."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A span that has been computed: rows `start:stop` of a chunk, at positions `first` and following."""
+
+    stored: Stored
+    start: int
+    stop: int
+    first: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def key(self, layer: int) -> Tensor:
+        """[H, L, D]."""
+        return self.stored.keys[layer][:, self.start : self.stop]
+
+    def value(self, layer: int) -> Tensor:
+        """[H, L, D]."""
+        return self.stored.values[layer][:, self.start : self.stop]
+
+    def mask(self, position: Tensor, window: int | None) -> Tensor | None:
+        """[T, L] for queries at these positions, or None when the window hides nothing."""
+        if window is None or int(position.max()) - window < self.first:
+            return None
+        places = torch.arange(self.first, self.first + len(self), device=position.device)
+        return torch.where(places > position[:, None] - window, 0.0, HIDDEN)
+
+
+class PrefillPass:
+    """Computes a chunk of the prompt tree.
+
+    Args:
+        position, end: [T] of the chunk's rows; `end` counted from the chunk's first row.
+        above: what was computed before and the number of leading rows that stand on it.
+    """
+
+    def __init__(self, position: Tensor, end: Tensor, above: list[tuple[Segment, int]]) -> None:
+        self.stored = Stored()
+        self._position, self._end, self._above = position, end, above
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """See `Pass.attend`."""
+        keys, values = key.transpose(0, 1).contiguous(), value.transpose(0, 1).contiguous()
+        self.stored.keys.append(keys)
+        self.stored.values.append(values)
+        out, lse = partial(query, keys, values, scoring, self._mask(scoring.window))
+        for segment, rows in self._above:
+            mask = segment.mask(self._position[:rows], scoring.window)
+            more = partial(query[:rows], segment.key(layer), segment.value(layer), scoring, mask)
+            merged, merged_lse = merge(out[:rows], lse[:rows], *more)
+            if rows < len(query):
+                merged, merged_lse = torch.cat([merged, out[rows:]]), torch.cat([merged_lse, lse[rows:]])
+            out, lse = merged, merged_lse
+        if scoring.sinks is not None:
+            sinks = scoring.sinks.float().view(1, query.shape[1], query.shape[2])
+            out = out * torch.sigmoid(lse - sinks)[..., None].to(out.dtype)
+        return out
+
+    def _mask(self, window: int | None) -> Tensor:
+        """[T, T]: the tree's rule, and the window."""
+        if window not in self._masks:
+            row = torch.arange(len(self._end), device=self._end.device)
+            seen = (row[None, :] <= row[:, None]) & (row[:, None] < self._end[None, :])
+            if window is not None:
+                seen &= self._position[None, :] > self._position[:, None] - window
+            self._masks[window] = torch.where(seen, 0.0, HIDDEN)
+        return self._masks[window]
+
+
+class Slots:
+    """Keys and values of the live sequences' own tokens: one preallocated slot each.
+
+    Keys lie transposed ([slot, H, D, L]): batched products of few queries with many keys are faster that way.
+    """
+
+    def __init__(self, count: int, capacity: int, device: torch.device) -> None:
+        self.count, self.capacity, self.device = count, capacity, device
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Storage of a layer, made when it is first asked for.
+
+        Args:
+            index: of the layer.
+            key, value: [T, H, D], for sizes and type.
+
+        Returns:
+            keys [slots, H, D, capacity] and values [slots, H, capacity, D].
+        """
+        if index == len(self._keys):
+            # Zeros, because what is masked is still multiplied by 0 and must be finite.
+            heads, capacity = key.shape[1], self.capacity
+            self._keys.append(key.new_zeros(self.count, heads, key.shape[2], capacity))
+            self._values.append(value.new_zeros(self.count, heads, capacity, value.shape[2]))
+        return self._keys[index], self._values[index]
+
+    def fill(self, slots: Sequence[int], copied: Sequence[Segment]) -> None:
+        """Put the keys and values of these segments at the front of the slots."""
+        if not copied:
+            return
+        index = torch.tensor(slots, device=self.device)
+        length = sum(map(len, copied))
+        for layer in range(len(copied[0].stored.keys)):
+            key = torch.cat([segment.key(layer) for segment in copied], dim=1)
+            value = torch.cat([segment.value(layer) for segment in copied], dim=1)
+            keys, values = self.layer(layer, key.transpose(0, 1), value.transpose(0, 1))
+            keys[index, :, :, :length] = key.transpose(1, 2)
+            values[index, :, :length] = value
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens of a slot over those of another."""
+        for keys, values in zip(self._keys, self._values, strict=True):
+            keys[target, :, :, :length] = keys[source, :, :, :length]
+            values[target, :, :length] = values[source, :, :length]
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The shared spans at one depth, and which rows read them; None: all rows."""
+
+    parts: tuple[tuple[Segment, Tensor | None], ...]
+
+
+class DecodePass:
+    """Computes one token of each of the first `len(lengths)` slots.
+
+    Args:
+        slots: the sequences' own keys and values.
+        lengths: [T] own tokens of each, the new one counted.
+        position: [T] of the new tokens.
+        levels: shared spans, from the root on.
+    """
+
+    def __init__(self, slots: Slots, lengths: Ints, position: Ints, levels: list[Level]) -> None:
+        self._slots, self._levels = slots, levels
+        self._rows, device = len(lengths), slots.device
+        self._longest = int(lengths.max())
+        self._even = bool((lengths == self._longest).all())
+        self._lengths = torch.from_numpy(lengths).to(device)
+        self._position = torch.from_numpy(position).to(device)
+        self._row = torch.arange(self._rows, device=device)
+        self._own_masks: dict[tuple[int | None, int], Tensor | None] = {}
+        self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
+        """See `Pass.attend`."""
+        rows, heads, groups, size = query.shape
+        keys, values = self._slots.layer(layer, key, value)
+        self._write(keys, values, key, value)
+        shared = [self._level(number, layer, query, scoring) for number in range(len(self._levels))]
+        batch, length = rows * heads, self._longest
+        flat = query.reshape(batch, groups, size)
+        own_keys = keys[:rows].view(batch, size, -1)[:, :, :length]
+        own_values = values[:rows].view(batch, -1, values.shape[-1])[:, :length]
+        scores = self._scores(flat, own_keys, scoring, heads)
+        virtual = [lse.reshape(batch, groups, 1) for _, lse in shared]
+        if scoring.sinks is not None:
+            sinks = scoring.sinks.float().view(1, heads, groups, 1)
+            virtual.append(sinks.expand(rows, heads, groups, 1).reshape(batch, groups, 1))
+        weights = torch.softmax(torch.cat([scores, *virtual], dim=-1), dim=-1)
+        out = torch.bmm(weights[..., :length].to(values.dtype), own_values)
+        for number, (part, _) in enumerate(shared):
+            place = length + number
+            out.addcmul_(weights[..., place : place + 1].to(out.dtype), part.reshape(batch, groups, -1))
+        return out.view(rows, heads, groups, -1)
+
+    def _write(self, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> None:
+        if self._even:
+            keys[: self._rows, :, :, self._longest - 1] = key
+            values[: self._rows, :, self._longest - 1] = value
+        else:
+            keys[self._row, :, :, self._lengths - 1] = key
+            values[self._row, :, self._lengths - 1] = value
+
+    def _scores(self, query: Tensor, keys: Tensor, scoring: Scoring, heads: int) -> Tensor:
+        """[T * H, G, L] fp32 of the own keys, masked."""
+        mask = self._own_mask(scoring.window, heads)
+        if scoring.softcap is not None:
+            scores = torch.bmm(query, keys).float() * scoring.scale
+            scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+            return scores if mask is None else scores + mask
+        if mask is None:
+            return torch.bmm(query, keys).float().mul_(scoring.scale)
+        if query.dtype == torch.float32:
+            return torch.baddbmm(mask, query, keys, alpha=scoring.scale)
+        return torch.bmm(query, keys).float() * scoring.scale + mask
+
+    def _own_mask(self, window: int | None, heads: int) -> Tensor | None:
+        """[T * H, 1, L], or None when every row sees all own keys."""
+        if (window, heads) not in self._own_masks:
+            mask = None
+            if not self._even or (window is not None and window < self._longest):
+                place = torch.arange(self._longest, device=self._lengths.device)
+                seen = place < self._lengths[:, None]
+                if window is not None:
+                    seen &= place >= self._lengths[:, None] - window
+                mask = torch.where(seen, 0.0, HIDDEN)
+                mask = mask[:, None].expand(-1, heads, -1).reshape(-1, 1, self._longest)
+            self._own_masks[window, heads] = mask
+        return self._own_masks[window, heads]
+
+    def _level(self, number: int, layer: int, query: Tensor, scoring: Scoring) -> tuple[Tensor, Tensor]:
+        """Output [T, H, G, D] and log-sum-exp [T, H, G] of the rows' spans at this depth."""
+        level = self._levels[number]
+        if len(level.parts) == 1 and level.parts[0][1] is None:
+            segment = level.parts[0][0]
+            mask = self._mask(number, 0, segment, None, scoring.window)
+            return partial(query, segment.key(layer), segment.value(layer), scoring, mask)
+        out = query.new_zeros(*query.shape[:3], query.shape[3])
+        lse = torch.full(query.shape[:3], HIDDEN, dtype=torch.float32, device=query.device)
+        for place, (segment, rows) in enumerate(level.parts):
+            mask = self._mask(number, place, segment, rows, scoring.window)
+            some = query if rows is None else query[rows]
+            part, part_lse = partial(some, segment.key(layer), segment.value(layer), scoring, mask)
+            out[rows], lse[rows] = part, part_lse
+        return out, lse
+
+    def _mask(
+        self, number: int, place: int, segment: Segment, rows: Tensor | None, window: int | None
+    ) -> Tensor | None:
+        if window is None:
+            return None
+        name = (number, place, window)
+        if name not in self._masks:
+            position = self._position if rows is None else self._position[rows]
+            self._masks[name] = segment.mask(position, window)
+        return self._masks[name]

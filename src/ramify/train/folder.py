@@ -1,0 +1,158 @@
+"""Opening a run folder for work: new, replaced, or gone on with after checking that nothing was changed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramify.base.config import RunConfig
+from ramify.base.errors import RunError, TrainingError
+from ramify.base.runs import Run, create_run, is_run, open_run
+
+_FREE = frozenset(
+    {
+        "out",
+        "train.micro_tokens",
+        "train.keep",
+        "train.save_every",
+        "train.log_every",
+        "train.tensorboard",
+        "sample.live",
+    }
+)
+"""Settings that may change on resume: they never change the result."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What to do when the folder holds a run: nothing (refuse), `resume` it, or `overwrite` it."""
+
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where the run goes: `out`, or runs/<method>."""
+    return config.out if config.out is not None else Path("runs") / config.method
+
+
+def check_free(folder: Path, opening: Opening) -> None:
+    """Refuse a folder that is taken, before anything is loaded.
+
+    Raises:
+        RunError: it holds a run, and neither resume nor overwrite was asked.
+    """
+    if is_run(folder) and not (opening.resume or opening.overwrite):
+        raise RunError(f"{folder}: holds a run already", hint="--resume goes on with it, --overwrite replaces it")
+
+
+def start_run(config: RunConfig, hashes: Mapping[str, str], opening: Opening) -> Run:
+    """A run folder ready to be written to. Resuming a folder that holds no run yet starts one.
+
+    Args:
+        hashes: of data and model, compared on resume.
+
+    Raises:
+        RunError: the folder holds a run and neither was asked, or it cannot be written.
+        TrainingError: settings, data or model are not those the run began with; lists the differences.
+    """
+    folder = run_folder(config)
+    check_free(folder, opening)
+    if opening.resume and is_run(folder):
+        run = open_run(folder)
+        check_unchanged(run, config, hashes)
+        run.update(status="running", error=None)
+        return run
+    if is_run(folder):
+        _remove(folder)
+    return create_run(folder, config, hashes=hashes, parents=_parents(config))
+
+
+def finished_run(config: RunConfig, opening: Opening) -> Run | None:
+    """The run in the folder when it is to be resumed and has nothing left to do.
+
+    Raises:
+        TrainingError: it was another run.
+    """
+    folder = run_folder(config)
+    if not (opening.resume and is_run(folder)) or open_run(folder).record.get("status") != "finished":
+        return None
+    check_unchanged(open_run(folder), config, {})
+    return open_run(folder)
+
+
+def check_unchanged(run: Run, config: RunConfig, hashes: Mapping[str, str]) -> None:
+    """Compare a run with what it is to be gone on with. Hashes that the run has not recorded yet are recorded.
+
+    Raises:
+        TrainingError: settings, data or model differ; lists the differences.
+    """
+    record = run.record
+    known = record.get("hashes") or {}
+    changed = differences(record.get("config") or {}, config.model_dump(mode="json"))
+    changed += [f"{name} has changed" for name in sorted(hashes) if known.get(name) not in (None, hashes[name])]
+    if changed:
+        raise TrainingError(
+            f"{run.folder}: cannot resume, the run began differently: {'; '.join(changed)}",
+            hint="resume with what it began with (config.yaml in the folder), or --overwrite to start again",
+        )
+    if hashes.keys() - known.keys():
+        run.update(hashes={**known, **hashes})
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`name: before → now` for every leaf of two nested mappings that differs and may change a result."""
+    found: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{name}.")
+        elif old != new and name not in _FREE:
+            found.append(f"{name}: {old!r} → {new!r}")
+    return found
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """Write into run.json how the block ended (finished, stopped, failed and why) and the seconds it took.
+
+    Seconds of a run that was stopped and resumed add up.
+    """
+    before, began = float(run.record.get("seconds", 0.0)), time.perf_counter()
+    end: dict[str, Any] = {"status": "finished"}
+    try:
+        yield
+    except KeyboardInterrupt:
+        end = {"status": "stopped"}
+        raise
+    except Exception as error:
+        end = {"status": "failed", "error": " ".join(str(error).split())}
+        raise
+    finally:
+        end["seconds"] = round(before + time.perf_counter() - began, 3)
+        _write_end(run, end)
+
+
+def _write_end(run: Run, end: dict[str, Any]) -> None:
+    if end["status"] == "finished":
+        run.update(**end)
+        return
+    with suppress(RunError):  # on a full disk the error that is on its way says more
+        run.update(**end)
+
+
+def _parents(config: RunConfig) -> tuple[str, ...]:
+    named = (config.model, config.adapter, config.data.train)
+    return tuple(str(each) for each in named if each is not None and is_run(each))
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be replaced: {error.strerror or error}") from None

@@ -1,0 +1,253 @@
+"""The one training loop. Methods enter as an `Objective`, everything else as arguments.
+
+A step: pick its sequences, count its divisor, sum the gradients of its micro-batches in fp32, check that loss and
+gradient are finite, and only then let the optimizer move. Every step seeds its own random numbers from (seed, step),
+so a resumed run equals the straight one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ramify.base.config import Train
+from ramify.base.errors import TrainingError
+from ramify.base.rng import key
+from ramify.base.runs import Run
+from ramify.train.checkpoint import (
+    Checkpoint,
+    TrainState,
+    find_checkpoints,
+    remove_half_written,
+    remove_old,
+    write_checkpoint,
+)
+from ramify.train.interrupt import DeferredInterrupt
+from ramify.train.metrics import MetricLog
+from ramify.train.objective import Objective
+from ramify.train.optimizer import LossScale, MasterAdamW
+from ramify.train.progress import Progress
+from ramify.train.schedule import Schedule
+from ramify.train.steps import StepResult, Window, detached, evaluate_loss, sum_shares
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop needs.
+
+    Attributes:
+        network: the model, with `requires_grad` set on what is trained.
+        objective: training data and loss.
+        valid: validation data, or None.
+        settings: the optimisation.
+        seed: of order and dropout.
+        run: where metrics and checkpoints go.
+        save_weights: writes the trained weights into a folder.
+    """
+
+    network: Any
+    objective: Objective
+    valid: Objective | None
+    settings: Train
+    seed: int
+    run: Run
+    save_weights: Callable[[Path], None]
+
+
+class Loop:
+    """Trains from a checkpoint, or from the start, to the end of the schedule.
+
+    Args:
+        job: model, data, settings and run folder.
+        checkpoint: where to go on from; its weights are in the network already.
+        progress: is told after every step.
+    """
+
+    def __init__(self, job: Job, checkpoint: Checkpoint | None, progress: Progress) -> None:
+        self.job = job
+        self.progress = progress
+        self.schedule = Schedule.of(job.objective.groups, job.settings, job.seed)
+        parameters = {name: each for name, each in job.network.named_parameters() if each.requires_grad}
+        self.optimizer = MasterAdamW(parameters, job.settings.weight_decay)
+        self.scale = LossScale(any(each.dtype == torch.float16 for each in job.network.parameters()))
+        self.state = TrainState(scale=self.scale.value)
+        if checkpoint is not None:
+            self._take_up(checkpoint)
+        self._window = Window()
+        self._moving = False
+
+    def run(self) -> TrainState:
+        """Train to the end.
+
+        Raises:
+            TrainingError: loss or gradient is not finite (nothing has moved), or a checkpoint cannot be written.
+            KeyboardInterrupt: the user stopped the run; a checkpoint of the last complete step was written.
+        """
+        remove_half_written(self.job.run.folder)
+        log = MetricLog(self.job.run, self.state.step, self.job.settings.tensorboard, self.progress)
+        self.progress.start("training", self.schedule.total, self.state.step)
+        try:
+            with DeferredInterrupt() as interrupt, _own_randomness(self.job.network):
+                self._after_step(log)  # of step 0, or of the step at which the run was stopped
+                while self.state.step < self.schedule.total and not self.state.stopped_early:
+                    interrupt.check()
+                    self._one_step(log, interrupt)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._stop()) from None
+        finally:
+            log.close()
+            self.progress.close()
+            self.job.network.eval()
+        return self.state
+
+    def _one_step(self, log: MetricLog, interrupt: DeferredInterrupt) -> None:
+        began = time.perf_counter()
+        result = self._gradients(interrupt)
+        lr = self.schedule.rate(self.state.step)
+        clip = self.job.settings.clip
+        if clip is not None and result.grad_norm > clip:
+            self.optimizer.multiply(clip / result.grad_norm)
+        self._moving = True
+        self.optimizer.step(lr)
+        self._count(result, time.perf_counter() - began)
+        self._moving = False
+        self._report(log, result, lr)
+        self._after_step(log)
+
+    def _gradients(self, interrupt: DeferredInterrupt) -> StepResult:
+        """Unscaled, finite gradients of one step in the masters; tried again at a lower scale on fp16 overflow."""
+        while True:
+            result = self._accumulate(interrupt)
+            if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+                self.scale.succeeded()
+                return result
+            if not self.scale.overflowed():
+                raise self._not_finite(result)
+
+    def _accumulate(self, interrupt: DeferredInterrupt) -> StepResult:
+        job, step = self.job, self.state.step
+        indices = self.schedule.indices(step)
+        divisor = job.objective.divisor(indices)
+        torch.manual_seed(key(job.seed, "step", step))
+        job.network.train()
+        self.optimizer.zero()
+        shares = []
+        for part in job.objective.micro_batches(indices, job.settings.micro_tokens):
+            interrupt.check()
+            share = job.objective.share(job.network, part, divisor / self.scale.value)
+            share.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.optimizer.gather()
+            shares.append(detached(share))
+        self.optimizer.multiply(1 / self.scale.value)
+        return sum_shares(shares, self.optimizer.norm(), self.scale.value, divisor)
+
+    def _count(self, result: StepResult, seconds: float) -> None:
+        state = self.state
+        state.step += 1
+        state.tokens += result.tokens
+        state.computed_tokens += result.computed
+        state.trained_tokens += result.divisor
+        state.seconds += seconds
+        state.scale, state.good_steps = self.scale.value, self.scale.good_steps
+        self._window.add(result, seconds)
+
+    def _report(self, log: MetricLog, result: StepResult, lr: float) -> None:
+        state, window = self.state, self._window
+        if state.step % self.job.settings.log_every == 0 or state.step == self.schedule.total:
+            log.log(
+                "train",
+                state.step,
+                epoch=round(self.schedule.epoch(state.step), 6),
+                loss=window.loss,
+                lr=lr,
+                grad_norm=result.grad_norm,
+                tokens=state.tokens,
+                computed_tokens=state.computed_tokens,
+                seconds=round(state.seconds, 3),
+                tokens_per_second=round(window.tokens_per_second, 1),
+                **result.metrics,
+            )
+            self._window = Window()
+        self.progress.update(state.step, loss=result.loss, lr=lr, tokens_per_second=window.tokens_per_second)
+
+    def _after_step(self, log: MetricLog) -> None:
+        """Evaluate, save and clear away what is due after the steps done so far, if that was not done already."""
+        settings, state = self.job.settings, self.state
+        improved = False
+        if self.job.valid is not None and state.evaluated_step != state.step and self._due(settings.eval_every):
+            improved = self._evaluate(self.job.valid, log)
+        if state.step == 0 or state.saved_step == state.step:
+            return
+        if self._due(settings.save_every) or (improved and settings.load_best) or state.stopped_early:
+            self._checkpoint()
+
+    def _due(self, every: int | None) -> bool:
+        step = self.state.step
+        if step == self.schedule.total:
+            return True
+        return self.schedule.ends_epoch(step) if every is None else step % every == 0
+
+    def _evaluate(self, valid: Objective, log: MetricLog) -> bool:
+        """Measure the validation loss, and whether it is the lowest. Before the first step it only marks the start."""
+        settings, state = self.job.settings, self.state
+        loss = evaluate_loss(self.job.network, valid, settings.micro_tokens)
+        log.log("eval", state.step, epoch=round(self.schedule.epoch(state.step), 6), loss=loss)
+        state.evaluated_step = state.step
+        improved = state.step > 0 and (state.best_loss is None or loss < state.best_loss)
+        if improved:
+            state.best_loss, state.best_step, state.stale = loss, state.step, 0
+        elif state.step > 0:
+            state.stale += 1
+            state.stopped_early = settings.early_stop is not None and state.stale >= settings.early_stop
+        return improved
+
+    def _checkpoint(self) -> None:
+        settings, state, folder = self.job.settings, self.state, self.job.run.folder
+        before, state.saved_step = state.saved_step, state.step
+        try:
+            write_checkpoint(folder, state, self.optimizer.state(), self.job.save_weights)
+        except TrainingError:
+            state.saved_step = before
+            raise
+        remove_old(folder, settings.keep, state.best_step if settings.load_best else None)
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        self.state = checkpoint.state
+        self.optimizer.load(checkpoint.optimizer)
+        self.scale.value, self.scale.good_steps = self.state.scale, self.state.good_steps
+
+    def _stop(self) -> str:
+        """Save what is complete after an interrupt, and say how to go on."""
+        step = self.state.step
+        if not self._moving and step > 0 and self.state.saved_step != step:
+            self._checkpoint()
+        saved = self.state.saved_step
+        where = f"checkpoint-{saved}" if saved else "no checkpoint yet"
+        return f"stopped after step {step} of {self.schedule.total} ({where}); --resume goes on"
+
+    def _not_finite(self, result: StepResult) -> TrainingError:
+        step, saved = self.state.step, find_checkpoints(self.job.run.folder)
+        bad = [str(number + 1) for number, share in enumerate(result.shares) if not math.isfinite(share)]
+        where = f"micro-batch {', '.join(bad)} of {len(result.shares)}" if bad else "the gradient"
+        intact = f"{saved[-1]} is intact" if saved else "no checkpoint was written yet"
+        return TrainingError(
+            f"step {step + 1}: loss {result.loss:g}, gradient norm {result.grad_norm:g} (first seen in {where}; "
+            f"lr {self.schedule.rate(step):g}); the optimizer did not move, {intact}",
+            hint="likely a learning rate that is too high, too little warm-up, train.clip off, fp16 overflow "
+            "(train.dtype=bf16 or fp32), or weights that were not finite to begin with",
+        )
+
+
+@contextmanager
+def _own_randomness(network: Any) -> Iterator[None]:
+    """Leave the caller's random state as it was: every step seeds its own."""
+    device = network.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,156 @@
+"""Rejection-sampling fine-tuning: sample, grade, select, then supervised fine-tuning on what was selected, in rounds.
+
+    samples.jsonl, verdicts.jsonl   everything drawn; a sample's round is its index // sample.n, counted from 0
+    rows.jsonl                      what is trained on, with lineage; `data.train=rows.jsonl` reads it again
+    yield.json                      questions, solved, rows, refusals and pass rates after each round
+    round-1/ …                      the trainings of all rounds but the last, each a run of its own
+    adapter/, checkpoint-N/, …      the last training, as supervised fine-tuning leaves it
+
+Round 1 samples from the start model, each later round from the model of the round before it. Every round trains the
+start model anew, on the rows selected from all samples so far: nothing depends on how long the earlier ones trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from ramify.base.config import RunConfig
+from ramify.base.errors import TrainingError
+from ramify.base.records import json_line, write_json, write_jsonl
+from ramify.base.runs import Run
+from ramify.base.types import Example, Problem
+from ramify.model.load import LoadedModel, load_model
+from ramify.prompts.renderer import Renderer
+from ramify.sample.engine import TreeSampler
+from ramify.tasks.task import Task, load_task
+from ramify.train.collect import Asking, Collection, collect
+from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
+from ramify.train.progress import LogProgress, Progress
+from ramify.train.rows import read_examples, read_training_problems
+from ramify.train.select import Selection, Yield, select, yield_record
+from ramify.train.sft import stage, train_examples, train_staged
+
+
+def run(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    loaded: LoadedModel | None = None,
+) -> Run:
+    """Sample, grade, select and train, `select.rounds` times.
+
+    Args:
+        resume: draw only the samples that are missing, and go on training from the newest checkpoint.
+        overwrite: replace the run that is in the folder.
+        progress: is told how far it is; None: notes go to the logger `ramify`.
+        loaded: the start model, loaded already; None: `config.model` is loaded.
+
+    Raises:
+        RamifyError: bad settings, data or model; no sample that could be selected; what training raises.
+        KeyboardInterrupt: the user stopped it; nothing drawn or trained so far is lost.
+    """
+    return _Rounds(config, Opening(resume, overwrite), progress or LogProgress(), loaded).run(train=True)
+
+
+def sample(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    loaded: LoadedModel | None = None,
+) -> Run:
+    """The first half alone: samples, verdicts, rows and yield of one round, no training. Arguments as for `run`."""
+    return _Rounds(config, Opening(resume, overwrite), progress or LogProgress(), loaded).run(train=False)
+
+
+class _Rounds:
+    """The rounds of one run."""
+
+    def __init__(self, config: RunConfig, opening: Opening, progress: Progress, loaded: LoadedModel | None) -> None:
+        self.config = config
+        self.opening = opening
+        self.progress = progress
+        self.loaded = loaded
+        self.accounts: list[Yield] = []
+
+    def run(self, train: bool) -> Run:
+        folder = run_folder(self.config)
+        check_free(folder, self.opening)
+        done = finished_run(self.config, self.opening)
+        if done is not None:
+            self.progress.note(f"{folder} is finished already")
+            return done
+        task = load_task(self.config.task)
+        problems = read_training_problems(self.config)
+        valid = [] if self.config.data.valid is None or not train else read_examples(self.config, "valid")
+        run = start_run(self.config, {"problems": _digest(problems)}, self.opening)
+        with recorded(run):
+            collection = Collection.open(run, problems, task)
+            for number in range(1, (self.config.select.rounds if train else 1) + 1):
+                selection = self._round(run, number, collection, problems, task)
+                if train:
+                    self._train(run, number, selection.rows, valid)
+        return run
+
+    def _round(
+        self, run: Run, number: int, collection: Collection, problems: Sequence[Problem], task: Task
+    ) -> Selection:
+        """Draw what is missing of a round, and select from everything drawn up to it."""
+        n = self.config.sample.n
+        indices = range((number - 1) * n, number * n)
+        if collection.missing(problems, indices):
+            collect(collection, problems, self._asking(run, number, task), indices, self.progress)
+        collection.check_grader()
+        drawn = collection.up_to(number * n)
+        selection = select(problems, drawn, self.config.select, n)
+        self.accounts.append(selection.account)
+        write_jsonl(run.folder / "rows.jsonl", selection.rows)
+        write_json(run.folder / "yield.json", yield_record(self.accounts))
+        return selection
+
+    def _asking(self, run: Run, number: int, task: Task) -> Asking:
+        loaded = self._policy(run, number)
+        prompting = self.config.sample_prompt or self.config.prompt
+        renderer = Renderer(loaded.tokenizer, prompting, stop_ids=loaded.stop_ids)
+        return Asking(TreeSampler(loaded), renderer, task, self.config.sample, self.config.seed)
+
+    def _policy(self, run: Run, number: int) -> LoadedModel:
+        """The model that a round samples from."""
+        if number == 1 and self.loaded is not None:
+            return self.loaded
+        settings = self.config.train
+        if number == 1:
+            name, adapter, revision = self.config.model, self.config.adapter, self.config.revision
+        else:
+            name, adapter, revision = str(_round_folder(run, number - 1)), None, None
+        return load_model(name, adapter=adapter, revision=revision, dtype=settings.dtype, device=settings.device)
+
+    def _train(self, run: Run, number: int, rows: Sequence[Example], valid: Sequence[Example]) -> None:
+        if not rows:
+            raise TrainingError(
+                f"{run.folder}: none of the {self.accounts[-1].samples} samples could be selected (see yield.json)",
+                hint="a few-shot sample_prompt, more samples (sample.n), or a longer sample.max_new_tokens",
+            )
+        if number < self.config.select.rounds:
+            config = self.config.model_copy(update={"out": _round_folder(run, number), "method": "sft"})
+            train_examples(config, rows, valid, Opening(resume=True), self.progress)
+            return
+        staged = stage(self.config, rows, valid, resume=self.opening.resume, loaded=self.loaded)
+        check_unchanged(run, self.config, staged.hashes)
+        train_staged(staged, run, self.progress)
+
+
+def _round_folder(run: Run, number: int) -> Path:
+    return run.folder / f"round-{number}"
+
+
+def _digest(problems: Sequence[Problem]) -> str:
+    found = sha256()
+    for problem in problems:
+        found.update(json_line(problem).encode())
+    return found.hexdigest()

@@ -1,0 +1,177 @@
+"""Loading, adapters, added tokens: what comes back is what went in, and every failure is one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ramify import nano
+from ramify.base.config import LoRA
+from ramify.base.errors import ModelError
+from ramify.model.load import LoadedModel, load_model, resolve
+from ramify.model.lora import add_adapter, add_tokens, linear_layers, merged, save_trained, trainable
+
+CHATML_NEW = ("<|turn|>", "<|done|>")
+
+
+@pytest.fixture
+def loaded() -> LoadedModel:
+    return load_model("nano", dtype="fp32", device="cpu")
+
+
+def logits(loaded: LoadedModel, text: str = "How many grams are in 6 kg?") -> torch.Tensor:
+    ids = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        return loaded.network(input_ids=ids).logits[0]
+
+
+def randomise_adapter(loaded: LoadedModel) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in trainable(loaded.network).values():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.05)
+
+
+def test_nano_equals_transformers(loaded: LoadedModel) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(str(nano.path()), dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 9, 40, 77, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
+def test_adapter_at_init_is_the_base(loaded: LoadedModel) -> None:
+    base = logits(loaded)
+    adapted = add_adapter(loaded, LoRA(r=4), seed=0)
+    assert torch.equal(logits(adapted), base)
+    assert all(weight.dtype == torch.float32 for weight in trainable(adapted.network).values())
+
+
+@pytest.mark.parametrize("lora", [LoRA(r=4), LoRA(r=4, rslora=True), LoRA(r=4, dora=True), LoRA(targets=("q_proj",))])
+def test_saved_adapter_loads_in_peft_and_here(loaded: LoadedModel, lora: LoRA, tmp_path: Path) -> None:
+    adapted = add_adapter(loaded, lora, seed=0)
+    randomise_adapter(adapted)
+    expected = logits(adapted)
+    save_trained(adapted, tmp_path)
+    again = load_model(str(tmp_path), dtype="fp32", device="cpu")
+    torch.testing.assert_close(logits(again), expected)
+    plain = AutoModelForCausalLM.from_pretrained(str(nano.path()), dtype=torch.float32)
+    peft = PeftModel.from_pretrained(plain, str(tmp_path)).eval()
+    ids = loaded.tokenizer("How many grams are in 6 kg?", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(peft(input_ids=ids).logits[0], expected)
+
+
+def test_without_adapter_is_the_base(loaded: LoadedModel) -> None:
+    base = logits(loaded)
+    adapted = add_adapter(loaded, LoRA(r=4), seed=0)
+    randomise_adapter(adapted)
+    assert not torch.allclose(logits(adapted), base)
+    with adapted.without_adapter():
+        assert torch.equal(logits(adapted), base)
+
+
+def test_same_seed_same_adapter(loaded: LoadedModel) -> None:
+    first = {name: each.clone() for name, each in trainable(add_adapter(loaded, LoRA(r=2), seed=7).network).items()}
+    second = trainable(add_adapter(load_model("nano", dtype="fp32", device="cpu"), LoRA(r=2), seed=7).network)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_unknown_target_lists_those_it_has(loaded: LoadedModel) -> None:
+    with pytest.raises(ModelError, match=r"unknown layer 'q_projj'; did you mean 'q_proj'\?.*down_proj"):
+        add_adapter(loaded, LoRA(targets=("q_projj",)), seed=0)
+    assert "lm_head" not in linear_layers(loaded.network)
+
+
+def test_merged_equals_adapter(loaded: LoadedModel) -> None:
+    adapted = add_adapter(loaded, LoRA(r=4), seed=0)
+    randomise_adapter(adapted)
+    torch.testing.assert_close(logits(merged(adapted)), logits(adapted), rtol=1e-4, atol=1e-4)
+    assert isinstance(adapted.network, PeftModel)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_added_tokens_train_and_survive(tied: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(nano.path(), folder)
+    if not tied:
+        untie(folder)
+    base = load_model(str(folder), dtype="fp32", device="cpu")
+    extended = add_tokens(base, CHATML_NEW, stop="<|done|>", template="{{ messages[0]['content'] }}<|done|>")
+    new = [extended.tokenizer.convert_tokens_to_ids(token) for token in CHATML_NEW]
+    assert new[1] in extended.stop_ids and extended.tokenizer.eos_token == "<|done|>"
+    adapted = add_adapter(extended, LoRA(r=2), seed=0, train_tokens=new)
+    text = "<|turn|>hello<|done|>"
+    logits(adapted, text).square().mean().item()
+    network = adapted.network
+    ids = adapted.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    network(input_ids=ids, labels=ids).loss.backward()
+    rows = {name: each for name, each in trainable(network).items() if "lora" not in name}
+    assert rows, "no embedding row is trained"
+    randomise_adapter(adapted)
+    expected = logits(adapted, text)
+    save_trained(adapted, tmp_path / "adapter")
+    again = load_model(str(tmp_path / "adapter"), dtype="fp32", device="cpu")
+    torch.testing.assert_close(logits(again, text), expected)
+    assert new[1] in again.stop_ids and again.tokenizer.chat_template == extended.tokenizer.chat_template
+    whole = merged(again)
+    torch.testing.assert_close(logits(whole, text), expected, rtol=1e-4, atol=1e-4)
+    save_trained(whole, tmp_path / "merged")
+    reloaded = load_model(str(tmp_path / "merged"), dtype="fp32", device="cpu")
+    torch.testing.assert_close(logits(reloaded, text), expected, rtol=1e-4, atol=1e-4)
+    assert new[1] in reloaded.stop_ids
+
+
+def untie(folder: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    head = torch.nn.Linear(network.config.hidden_size, network.config.vocab_size, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(network.get_input_embeddings().weight + 0.01)
+    network.lm_head = head
+    network.config.tie_word_embeddings = False
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    shutil.rmtree(folder)
+    network.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def test_bad_names_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="unknown model 'nan0'; did you mean 'nano'"):
+        load_model("nan0")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_model(str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match=r"no adapter_config\.json"):
+        load_model("nano", adapter=str(tmp_path / "empty"))
+
+
+def test_half_downloaded_model_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(nano.path(), folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match="half: cannot be read"):
+        load_model(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="half: cannot be read"):
+        load_model(str(folder))
+
+
+def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="not in the local cache, and the hub cannot be reached"):
+        load_model("HuggingFaceTB/no-such-model-here")
+
+
+def test_run_folder_resolves_to_its_adapter(loaded: LoadedModel, tmp_path: Path) -> None:
+    adapted = add_adapter(loaded, LoRA(r=2), seed=0)
+    save_trained(adapted, tmp_path / "adapter")
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished"}))
+    assert resolve(str(tmp_path)).adapter == tmp_path / "adapter"
+    assert resolve(str(tmp_path)).base == "nano"
+    assert resolve("nano", str(tmp_path)).adapter == tmp_path / "adapter"
