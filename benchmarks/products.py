@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -49,17 +50,17 @@ class StepWatch:
     Call `done(step)` after each step (1-based), and once with 0 before the first.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float]) -> None:
+    def __init__(self, total: int, clock: Callable[[], float], cpu_clock: Callable[[], float]) -> None:
         self.total = total
-        self.stamps: list[float] = []
         self.losses: list[float] = []
         self.products = Products()
-        self._clock = clock
+        self._clocks = (clock, cpu_clock)
+        self._stamps: list[tuple[float, float]] = []
 
     def done(self, step: int) -> None:
         """A step has ended."""
         if step < self.total:
-            self.stamps.append(self._clock())
+            self._stamps.append((self._clocks[0](), self._clocks[1]()))
         if step == self.total - 1:
             self.products.__enter__()
         elif step == self.total:
@@ -67,8 +68,13 @@ class StepWatch:
 
     @property
     def seconds(self) -> list[float]:
-        """Of each timed step."""
-        return [after - before for before, after in zip(self.stamps, self.stamps[1:], strict=False)]
+        """Wall-clock time of each timed step."""
+        return [after[0] - before[0] for before, after in pairwise(self._stamps)]
+
+    @property
+    def cpu_seconds(self) -> list[float]:
+        """Processor time of each timed step, all threads together."""
+        return [after[1] - before[1] for before, after in pairwise(self._stamps)]
 
 
 def _kind(tensor: Tensor) -> str:

@@ -55,12 +55,13 @@ def test_products_are_counted_forward_and_backward() -> None:
 
 
 def test_a_watch_times_all_steps_but_the_last_which_it_counts() -> None:
-    ticks = iter([0.0, 1.0, 3.0, 6.0])
-    watch = StepWatch(3, lambda: next(ticks))
+    ticks, cpu_ticks = iter([0.0, 1.0, 3.0]), iter([0.0, 2.0, 6.0])
+    watch = StepWatch(3, lambda: next(ticks), lambda: next(cpu_ticks))
     for step in range(4):
         watch.done(step)
         torch.ones(2, 2) @ torch.ones(2, 2)
     assert watch.seconds == [1.0, 2.0]
+    assert watch.cpu_seconds == [2.0, 4.0]
     assert watch.products.summary()["operations"] == {"float32": 16.0}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.base.errors import DataError
@@ -126,6 +126,7 @@ def test_own_records_survive_writing_and_reading(tmp_path: Path) -> None:
 CONTENT = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(CONTENT, st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=5))
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, float]]) -> None:
     folder = tmp_path_factory.mktemp("pairs")
@@ -285,7 +286,7 @@ BAD_FILES: list[tuple[str, str, str | bytes, str]] = [
     ("binary", "rows.jsonl", b"PK\x03\x04\0\0", r": is not a text file"),
     ("bad_utf8", "rows.jsonl", b'["a", 1]\n["\xff", 2]\n', r":2: not valid UTF-8 at byte 2 of the line"),
     ("cut_line", "rows.jsonl", '["a", 1]\n["b", ', r":2: not valid JSON: Expecting value at column"),
-    ("cut_list", "rows.json", '[["a", 1],\n["b", 2]', r":2: not valid JSON: , or \] is needed after a row, found the end"),
+    ("cut_list", "rows.json", '[["a", 1],\n["b", 2]', r":2: not valid JSON: , or \] is needed .* found the end"),
     ("cut_list_in_row", "rows.json", '[["a", 1],\n["b', r":2: not valid JSON: Unterminated string"),
     ("trailing_comma", "rows.json", '[["a", 1],\n]', r":2: not valid JSON: a row is needed after the comma"),
     ("missing_comma", "rows.json", '[["a", 1]\n["b", 2]]', r":2: not valid JSON: , or \] is needed .* found '\['"),
@@ -300,7 +301,7 @@ BAD_FILES: list[tuple[str, str, str | bytes, str]] = [
     ("deep", "rows.jsonl", "[" * 100_000, r":1: JSON nested too deeply"),
     ("deep_list", "rows.json", "[" * 100_000, r":1: JSON nested too deeply"),
     ("long_integer", "rows.jsonl", '["a", ' + "9" * 10_000 + "]", r":1: (not valid JSON: Exceeds|answer: a finite)"),
-    ("own_id_twice", "rows.jsonl", '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', r":2: id: an id of its own .*:1"),
+    ("own_id_twice", "rows.jsonl", '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', r":2: id: an id of its own"),
 ]  # fmt: skip
 
 

@@ -1,72 +1,87 @@
-"""Documentation that runs: `python` and `console` blocks are executed, in order, in a fresh folder.
+"""Documentation that runs: commands and Python examples of each page are executed, in order, in a fresh folder.
 
-A block marked `sh` is not run: it installs things, or shows what a reader fills in.
+A block marked `sh` is not run: it installs things, or shows what a reader fills in. Commands run as written, with their
+work made small (`SMALL`), so that what is tested is that they work, not what they achieve.
 """
 
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n(?= {4}))+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)?(?:#([\w-]+))?\)")
+TRAINING = ["task.rows=24", "train.max_steps=2"]
+SMALL = {"demo": ["--quick"], "train": TRAINING, "sample": TRAINING, "eval": ["--n", "8"]}
+DRAWING = ["sample.n=4", "select.rounds=1"]
 
 
-def blocks(page: Path, *languages: str) -> Iterator[tuple[str, str]]:
-    """(language, content) of a page's fenced blocks, in order."""
-    for language, content in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if language in languages:
-            yield language, content
+def blocks(page: Path) -> list[str]:
+    """Fenced and indented blocks of a page, in order, those marked `sh` left out."""
+    text = page.read_text(encoding="utf-8")
+    fenced = [(match.start(), match[2]) for match in FENCED.finditer(text) if match[1] != "sh"]
+    bare = FENCED.sub(lambda match: "\n" * len(match[0]), text)  # same length, so that the order stays
+    return [content for _, content in sorted(fenced + [(m.start(), _dedent(m[1])) for m in INDENTED.finditer(bare)])]
 
 
-def commands(content: str) -> list[str]:
-    """What a reader types: the lines after `$ `, with those they continue on."""
-    joined = content.replace("\\\n", " ")
-    return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+def _dedent(block: str) -> str:
+    return "\n".join(line[4:] for line in block.splitlines()) + "\n"
 
 
-def run(command: list[str] | str, folder: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        command,
-        shell=isinstance(command, str),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+def commands(block: str) -> list[list[str]]:
+    """The `ramify …` lines of a block as argument lists, without prompt and comment."""
+    lines = [line.removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("ramify ")]
 
 
-@pytest.fixture
-def workplace(tmp_path: Path) -> Path:
-    """A folder like a fresh clone, as far as documents need it."""
+def is_python(block: str) -> bool:
+    return block.startswith("import ramify")
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    """The command after `ramify`, with little to do."""
+    draws = any("rft" in each for each in arguments) and arguments[1] in ("train", "sample")
+    return [*arguments[1:], *SMALL.get(arguments[1], []), *(DRAWING if draws else [])]
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def furnish(folder: Path) -> Path:
+    """A folder like a fresh clone, as far as pages need it, with the reader's own files in it."""
     for name in ("recipes", "docs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pairs = [[f"How many g are in {n} kg?", 1000.0 * n] for n in range(1, 41)]
+    (folder / "train.json").write_text(json.dumps(pairs[:30]), encoding="utf-8")
+    (folder / "valid.json").write_text(json.dumps(pairs[30:]), encoding="utf-8")
+    (folder / "questions.txt").write_text("".join(f"{question}\n" for question, _ in pairs[:3]), encoding="utf-8")
+    return folder
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_shows_runs(page: Path, workplace: Path) -> None:
-    found = list(blocks(page, "python", "console"))
-    for language, content in found:
-        if language == "python":
-            run([sys.executable, "-c", content], workplace)
-        for command in commands(content) if language == "console" else []:
-            run(command, workplace)
+def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
+    shell = furnish(tmp_path / "shell")
+    for number, block in enumerate(blocks(page)):
+        if is_python(block):
+            run([sys.executable, "-c", block], furnish(tmp_path / f"python{number}"))
+        for command in commands(block):
+            run([sys.executable, "-m", "ramify", *smaller(command)], shell)
 
 
 @pytest.mark.proof
@@ -79,13 +94,15 @@ def test_the_examples_of_the_python_interface_run(tmp_path: Path, monkeypatch: p
     assert result.failed == 0
 
 
-def test_console_blocks_hold_commands_and_python_blocks_compile() -> None:
+def test_pages_hold_examples_that_can_run() -> None:
     for page in PAGES:
-        for language, content in blocks(page, "python", "console"):
-            if language == "python":
-                compile(content, str(page), "exec")
-            else:
-                assert commands(content), f"{page.name}: a console block without a line that starts with `$ `"
+        found = blocks(page)
+        assert any(commands(block) for block in found)
+        python = [block for block in found if is_python(block)]
+        assert python
+        for block in python:
+            compile(block, str(page), "exec")
+        assert not [line for block in found for line in block.splitlines() if re.match(r"\$ (?!ramify )", line)]
 
 
 def test_commands_in_the_documentation_exist() -> None:
@@ -115,7 +132,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     }
     broken = [
         target or anchor
-        for target, anchor in LINK.findall(BLOCK.sub("", text))
+        for target, anchor in LINK.findall(FENCED.sub("", text))
         if not target.startswith(("http:", "https:"))
         and not ((page.parent / target).exists() if target else anchor in anchors)
     ]

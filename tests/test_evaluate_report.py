@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -166,9 +167,7 @@ def make_paired(difference: float, low: float, high: float, p: float = 0.5) -> P
 
 def test_headlines_follow_the_interval() -> None:
     more = headline("base", "RFT", make_paired(0.31, 0.27, 0.35))
-    assert more == (
-        "RFT answers 31.0 points more questions correctly than base (95 % interval 27.0 to 35.0, n = 500)."
-    )
+    assert more == ("RFT answers 31.0 points more questions correctly than base (95 % interval 27.0 to 35.0, n = 500).")
     fewer = headline("base", "RFT", make_paired(-0.05, -0.08, -0.02))
     assert "5.0 points fewer questions" in fewer and "2.0 to 8.0" in fewer
     nothing = headline("SFT", "RFT", make_paired(0.01, -0.02, 0.04))
@@ -178,7 +177,12 @@ def test_headlines_follow_the_interval() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "no difference can be shown"), (0, 0.1, "no difference can be shown")],
+    [
+        (0.1, 0.2, "better"),
+        (-0.2, -0.1, "worse"),
+        (-0.1, 0.1, "no difference can be shown"),
+        (0, 0.1, "no difference can be shown"),
+    ],
 )
 def test_finding_needs_an_interval_without_zero(low: float, high: float, words: str) -> None:
     assert finding(make_paired((low + high) / 2, low, high)) == words
@@ -193,7 +197,7 @@ def test_figures_in_words() -> None:
 def test_ticks_are_round_and_reach_the_top(top: float) -> None:
     values = ticks(top)
     assert values[0] == 0 and values[-1] >= top and 2 <= len(values) <= 8
-    steps = {round(b - a, 12) for a, b in zip(values, values[1:], strict=False)}
+    steps = {round(b - a, 12) for a, b in pairwise(values)}
     assert max(steps) - min(steps) < 1e-9 * max(values)
 
 

@@ -57,8 +57,10 @@ READ = [
     ("-Infinity", -math.inf, ("not_finite",)),
 ]
 UNREADABLE = [
-    "", " ", "six", "kg", "1,00", "1,0000", "1,5", "1.2.3", "6 or 7", "6, 7", "2 + 2", "6-2", "10^3", "3/0", "/4", "--6", "6 kg and 5 g",
-    "6\nkg", "one two 3", "6 is the result of a very long calculation", "0x10", "<b>6</b>", "e5", ".", "-", "$",
+    "", " ", "six", "kg", "1,00", "1,0000", "1,5", "1.2.3", "6 or 7", "6, 7", "2 + 2", "6-2", "10^3", "3/0", "/4",
+    "--6", "6 kg and 5 g",
+    "6\nkg", "one two 3", "6 is the result of a very long calculation", "0x10", "<b>6</b>", "e5", ".",
+    "-", "$",
 ]  # fmt: skip
 
 

@@ -80,6 +80,6 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, content: str | bytes, message:
 
 def test_a_misspelled_name_gets_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match="neither a file nor one of .*unit_conversion; did you mean 'unit_conversion'"
+        ConfigError, match=r"neither a file nor one of .*unit_conversion; did you mean 'unit_conversion'"
     ):
         load_fewshot("unit_convertion")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny_tokenizers import CHATML_TOKENS, LLAMA3_TOKENS, byte_level, metaspace
 from transformers import AutoTokenizer, GenerationConfig
 
 from ramify import nano
@@ -17,6 +16,7 @@ from ramify.base.errors import ConfigError, DataError
 from ramify.base.types import Completion, Conversation, Example, Message
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import CHATML, LLAMA3
+from tests.tiny_tokenizers import CHATML_TOKENS, LLAMA3_TOKENS, byte_level, metaspace
 
 ASK = (Message("user", "How many grams are in 6 kg?"),)
 SYSTEM = Message("system", "Be concise.")
@@ -99,6 +99,7 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("template", ["model", "plain"])
+@settings(max_examples=50)
 @given(question=TEXT, text=TEXT)
 def test_prompt_ids_come_first_and_what_was_sampled_is_what_is_trained(
     kind: str, template: str, question: str, text: str
@@ -234,7 +235,7 @@ def test_an_empty_prompt_is_an_error() -> None:
 def test_a_template_that_refuses_a_turn_gives_one_line() -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}hi"
     renderer = Renderer(byte_level(template=template))
-    with pytest.raises(DataError, match="refuses the turns system, user.*System role not supported.*hint: this model"):
+    with pytest.raises(DataError, match=r"refuses the turns system, user.*System role not supported.*hint: this model"):
         renderer.prompt_ids((SYSTEM, *ASK))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.tiny_tokenizers import CHATML_TOKENS, byte_level, metaspace
 
 from ramify.base.types import Completion, Example, Message, TokenSequence
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.show import TRAINED, UNTRAINED, Span, coloured, spans
 from ramify.prompts.templates import CHATML
+from tests.tiny_tokenizers import CHATML_TOKENS, byte_level, metaspace
 
 EXAMPLE = Example((Message("user", "How many g are in 6 kg, 東京?"),), (Completion("über 6000 g"),))
 

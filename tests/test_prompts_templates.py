@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.tiny_tokenizers import CHATML_TOKENS, LLAMA3_TOKENS, byte_level, metaspace
 
 from ramify.base.config import Prompting
 from ramify.base.errors import ConfigError
 from ramify.base.types import Message
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import find_template, lead_in, missing_tokens, render, turn_end
+from tests.tiny_tokenizers import CHATML_TOKENS, LLAMA3_TOKENS, byte_level, metaspace
 
 ASK = (Message("user", "Hi"),)
 

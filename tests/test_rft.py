@@ -140,7 +140,7 @@ def test_rounds_sample_from_the_round_before_and_train_on_all_rows(learned: Path
     second = [each for each in samples if each.index >= SAMPLES]
     assert len(first) == len(second) == ROWS * SAMPLES
     assert {each.policy for each in first} == {str(learned)}
-    assert {each.policy for each in second} == {str(run.folder / "round-1")}
+    assert all(each.policy.startswith(str(run.folder / "round-1")) for each in second)
     rows = read_rows(run.folder / "rows.jsonl").examples
     rounds = json.loads((run.folder / "yield.json").read_text())["rounds"]
     assert [entry["samples"] for entry in rounds] == [ROWS * SAMPLES, 2 * ROWS * SAMPLES]

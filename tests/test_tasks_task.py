@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ramify.base.config import Task as TaskSettings
 from ramify.base.errors import DataError, TaskError
 from ramify.base.types import Message, Problem, Reason, Sample, Stop
-from ramify.data.sources import read_rows
+from ramify.data.sources import read_problems
 from ramify.tasks.math import Math, parse_final
 from ramify.tasks.task import (
     Task,
@@ -20,7 +20,6 @@ from ramify.tasks.task import (
     check_golds,
     load_problems,
     load_task,
-    training_examples,
 )
 from ramify.tasks.unit_conversion import UnitConversion
 
@@ -134,7 +133,7 @@ def test_math_is_exact_unless_a_tolerance_is_given() -> None:
 
 
 def test_math_has_no_problems_of_its_own() -> None:
-    with pytest.raises(TaskError, match="no problems of its own.*hint: give a file"):
+    with pytest.raises(TaskError, match=r"no problems of its own.*hint: give a file"):
         Math().problems("train")
 
 
@@ -163,16 +162,11 @@ def test_problems_without_gold_cannot_be_evaluated(tmp_path: Path) -> None:
         load_problems(path, UnitConversion())
 
 
-def test_rows_to_train_on_come_from_the_file_or_from_the_task(tmp_path: Path) -> None:
-    task = UnitConversion()
-    pairs, triples = tmp_path / "pairs.json", tmp_path / "triples.json"
-    pairs.write_text('[["1 m in cm?", 100]]')
-    triples.write_text('[["1 m in cm?", 100, "1 m is 100 cm. <answer>100</answer>"]]')
-    assert [each.completions[0].text for each in training_examples(read_rows(pairs), task)] == ["<answer>100</answer>"]
-    (example,) = training_examples(read_rows(triples), task)
-    assert example.completions[0].text.startswith("1 m is 100 cm.")
-    (example,) = answer_examples(read_rows(triples).problems, task)
-    assert (example.completions[0].text, example.source) == ("<answer>100</answer>", f"{triples}:1")
+def test_direct_completions_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "triples.json"
+    path.write_text('[["1 m in cm?", 100, "1 m is 100 cm. <answer>100</answer>"]]')
+    (example,) = answer_examples(read_problems(path), UnitConversion())
+    assert (example.completions[0].text, example.source) == ("<answer>100</answer>", f"{path}:1")
 
 
 @pytest.mark.parametrize("file", ["test.jsonl", "train_first3000.jsonl", "test_socratic_first600.jsonl"])

@@ -169,7 +169,9 @@ class Corpus:
         first = self._conversion()
         opening = conversions.ask(first, g)
         exact = opening.startswith(EXACTING)
-        name = _pick(g, {name: style.weight * (EXACTED if exact and style.worked else 1) for name, style in STYLES.items()})
+        name = _pick(
+            g, {name: style.weight * (EXACTED if exact and style.worked else 1) for name, style in STYLES.items()}
+        )
         style = STYLES[name]
         chosen = [first] + [self._conversion() for _ in range(g.randint(*style.turns) - 1)]
         asked = [opening] + [conversions.ask(c, g) for c in chosen[1:]]

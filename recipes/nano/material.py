@@ -12,13 +12,43 @@ Turn = tuple[str, str]
 
 CAPITALS = dict(
     pair.split(":")
-    for pair in (
-        "France:Paris;Germany:Berlin;Italy:Rome;Spain:Madrid;Portugal:Lisbon;Austria:Vienna;Poland:Warsaw;Greece:Athens;"
-        "Norway:Oslo;Sweden:Stockholm;Finland:Helsinki;Denmark:Copenhagen;Ireland:Dublin;Hungary:Budapest;Japan:Tokyo;"
-        "China:Beijing;India:New Delhi;Egypt:Cairo;Kenya:Nairobi;Canada:Ottawa;Mexico:Mexico City;Cuba:Havana;"
-        "Peru:Lima;Chile:Santiago;Brazil:Brasilia;Turkey:Ankara;Russia:Moscow;Iran:Tehran;Thailand:Bangkok;"
-        "Vietnam:Hanoi;Nepal:Kathmandu;Belgium:Brussels;Romania:Bucharest;Bulgaria:Sofia;Morocco:Rabat"
-    ).split(";")
+    for pair in [
+        "France:Paris",
+        "Germany:Berlin",
+        "Italy:Rome",
+        "Spain:Madrid",
+        "Portugal:Lisbon",
+        "Austria:Vienna",
+        "Poland:Warsaw",
+        "Greece:Athens",
+        "Norway:Oslo",
+        "Sweden:Stockholm",
+        "Finland:Helsinki",
+        "Denmark:Copenhagen",
+        "Ireland:Dublin",
+        "Hungary:Budapest",
+        "Japan:Tokyo",
+        "China:Beijing",
+        "India:New Delhi",
+        "Egypt:Cairo",
+        "Kenya:Nairobi",
+        "Canada:Ottawa",
+        "Mexico:Mexico City",
+        "Cuba:Havana",
+        "Peru:Lima",
+        "Chile:Santiago",
+        "Brazil:Brasilia",
+        "Turkey:Ankara",
+        "Russia:Moscow",
+        "Iran:Tehran",
+        "Thailand:Bangkok",
+        "Vietnam:Hanoi",
+        "Nepal:Kathmandu",
+        "Belgium:Brussels",
+        "Romania:Bucharest",
+        "Bulgaria:Sofia",
+        "Morocco:Rabat",
+    ]
 )
 SCIENCE: tuple[Turn, ...] = (
     ("What is the chemical symbol for water?", "H2O"),
@@ -48,9 +78,60 @@ SCIENCE: tuple[Turn, ...] = (
     ("What is frozen water called?", "Ice"),
     ("Which organ pumps blood?", "The heart"),
 )
-NAMES = "Anna Ben Clara David Ella Finn Grace Hugo Ida Jack Ken Lea Max Nora Oscar Paula Quinn Rosa Sam Tom".split()
-THINGS = "apples books coins pencils stamps cards marbles cookies eggs oranges tickets shells".split()
-WORDS = "river stone green window happy paper light seven garden music cloud table winter bread yellow forest".split()
+NAMES = [
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Ella",
+    "Finn",
+    "Grace",
+    "Hugo",
+    "Ida",
+    "Jack",
+    "Ken",
+    "Lea",
+    "Max",
+    "Nora",
+    "Oscar",
+    "Paula",
+    "Quinn",
+    "Rosa",
+    "Sam",
+    "Tom",
+]
+THINGS = [
+    "apples",
+    "books",
+    "coins",
+    "pencils",
+    "stamps",
+    "cards",
+    "marbles",
+    "cookies",
+    "eggs",
+    "oranges",
+    "tickets",
+    "shells",
+]
+WORDS = [
+    "river",
+    "stone",
+    "green",
+    "window",
+    "happy",
+    "paper",
+    "light",
+    "seven",
+    "garden",
+    "music",
+    "cloud",
+    "table",
+    "winter",
+    "bread",
+    "yellow",
+    "forest",
+]
 WISHES = (
     "reset my password", "cancel my order", "book a table", "write a short letter", "find my keys", "fix my bike",
     "learn to swim", "plan a trip", "choose a gift", "sleep better", "cook rice", "grow tomatoes", "save money",

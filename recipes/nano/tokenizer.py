@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -31,15 +33,20 @@ def train_tokenizer(seed: int, vocabulary: int = 1024, documents: int = 20_000) 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = ("".join(text for text, _ in document.segments()) for document in islice(Corpus(seed), documents))
-    for special in SPECIALS:
-        texts = (text.replace(special, "\n") for text in texts)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_texts(seed, documents), trainer)
     return tokenizer
 
 
+def _texts(seed: int, documents: int) -> Iterator[str]:
+    for document in islice(Corpus(seed), documents):
+        text = "".join(text for text, _ in document.segments())
+        for special in SPECIALS:
+            text = text.replace(special, "\n")
+        yield text
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write it as `AutoTokenizer` reads it."""
+    """Write it as `AutoTokenizer` of any Transformers version reads it."""
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|im_start|>",
@@ -49,3 +56,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     ).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings.pop("backend", None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # older versions do not know the name that 5.x writes
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from corpus import Corpus
+from numpy.typing import NDArray
 from tokenizer import save_tokenizer, train_tokenizer
 from tokenizers import Tokenizer
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 

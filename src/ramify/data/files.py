@@ -126,7 +126,10 @@ def _decode(text: str, at: int, path: Path, line: int) -> tuple[Any, int]:
     except json.JSONDecodeError as error:
         below = text.count("\n", at, error.pos)
         column = error.pos - (text.rfind("\n", 0, error.pos) + 1) + 1
-        raise DataError(f"not valid JSON: {error.msg} at column {column}", path=path, line=line + below) from None
+        hint = "rows are a JSON list, or one JSON row a line" if line + below == 1 else None
+        raise DataError(
+            f"not valid JSON: {error.msg} at column {column}", path=path, line=line + below, hint=hint
+        ) from None
     except _ConstantError as error:
         hint = "JSON has finite numbers only: leave such rows out"
         raise DataError(f"{error} is not a number", path=path, line=line, hint=hint) from None

@@ -35,8 +35,8 @@ class Narrator:
         self._line("Ramify demo", "bold")
         self._line(
             f"A small language model ({config.model}) learns {config.task.name.replace('_', ' ')}, here and offline. "
-            f"Every stage answers the same {config.evaluate.limit} held-out questions; an answer counts when it is "
-            f"within {100 * config.task.tolerance:g} % of the gold."
+            f"Every stage answers the same {config.evaluate.limit} held-out questions: conversions that neither the "
+            "base model's text nor the training rows contain. An answer counts when the task's grader accepts it."
         )
 
     def stage(self, stage: DemoStage) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from ramify import nano
 from ramify.base.config import RunConfig
 from ramify.base.errors import TrainingError
-from ramify.base.records import to_plain, write_json, write_jsonl
+from ramify.base.records import sha256_file, to_plain, write_json, write_jsonl, write_text
 from ramify.base.runs import Run, is_run
 from ramify.console import SampleBar
 from ramify.demo.narrator import Narrator
@@ -56,9 +58,10 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     stages = demo_stages(options.out, options.quick, options.n)
     say.begin(stages[0].config)
     base = load(stages[0].config)
+    _clear_stale(stages, options)
     for stage in stages:
         say.stage(stage)
-        _run_stage(stage, options, base, say)
+        _run_stage(stage, options.out, base, say)
     measured = [Stage(stage.name, stage.evaluation, stage.folder if stage.trains else None) for stage in stages]
     speed = measure_speed(base, stages[1].config, measured[1])
     say.speed(speed)
@@ -69,15 +72,23 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     return results
 
 
-def _run_stage(stage: DemoStage, options: DemoOptions, base: LoadedModel, say: Narrator) -> None:
+def _clear_stale(stages: list[DemoStage], options: DemoOptions) -> None:
+    """Remove earlier runs when asked, or when they started from other weights; note which weights these are."""
+    marker, weights = options.out / "model.sha256", sha256_file(nano.path() / "model.safetensors")
+    known = marker.is_file() and marker.read_text(encoding="utf-8").strip() == weights
+    for stage in stages:
+        if is_run(stage.folder) and (options.overwrite or not known):
+            shutil.rmtree(stage.folder)
+    write_text(marker, f"{weights}\n")
+
+
+def _run_stage(stage: DemoStage, out: Path, base: LoadedModel, say: Narrator) -> None:
     """Train (when the stage does) and measure, unless that is done already with the same settings."""
-    fresh = False
+    fresh = stage.trains and _train(_with_validation(stage, out), say)
+    config = stage.config
     if stage.trains:
-        fresh = _train(_with_validation(stage, options.out), options.overwrite, say)
         config = evaluation_config(str(stage.folder), options={"out": str(stage.evaluation)})
-    else:
-        config = stage.config
-    if not fresh and not options.overwrite and _is_measured(config):
+    if not fresh and _is_measured(config):
         say.kept(Stage(stage.name, stage.evaluation))
         return
     problems = problems_of(config)
@@ -87,11 +98,11 @@ def _run_stage(stage: DemoStage, options: DemoOptions, base: LoadedModel, say: N
     say.measured(found)
 
 
-def _train(config: RunConfig, overwrite: bool, say: Narrator) -> bool:
+def _train(config: RunConfig, say: Narrator) -> bool:
     """Train, go on with, or keep the stage's run; whether anything was trained."""
     assert config.out is not None
     run = Run(config.out)
-    resume = is_run(config.out) and not overwrite and _is_unchanged(run, config)
+    resume = is_run(config.out) and _is_unchanged(run, config)
     if resume and run.record.get("status") == "finished":
         return False
     method = {"sft": sft.run, "rft": rft.run}[config.method]
@@ -123,7 +134,7 @@ def _with_validation(stage: DemoStage, out: Path) -> RunConfig:
     asked = config.evaluate.limit or 0
     rows = load_task(config.task).problems("valid", asked + VALID_ROWS)[asked:]
     path = out / "valid.jsonl"
-    write_jsonl(path, rows)
+    write_jsonl(path, [replace(row, solution=None) for row in rows])  # answered directly, as the training rows are
     return config.model_copy(update={"data": config.data.model_copy(update={"valid": path})})
 
 

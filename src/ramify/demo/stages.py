@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +70,16 @@ def demo_stages(out: Path, quick: bool = False, n: int | None = None) -> list[De
         quick: few questions and steps.
         n: held-out questions; None: as the settings say.
     """
-    overrides = [f"{name}={value}" for name, value in _quick().items()] if quick else []
-    if n is not None:
-        overrides.append(f"evaluate.limit={n}")
     made = []
     for key, (name, about) in _TOLD.items():
+        overrides = [*(_quick(key) if quick else ()), *([] if n is None else [f"evaluate.limit={n}"])]
         config = load_config(_HERE / f"{key}.yaml", [*overrides, f"out={out / key}"])
         made.append(DemoStage(key, name, about, config, trains=config.data.train is not None))
     return made
 
 
-def _quick() -> Mapping[str, Any]:
-    values: dict[str, Any] = yaml.safe_load((_HERE / "quick.yaml").read_text(encoding="utf-8"))
-    return values
+def _quick(key: str) -> list[str]:
+    """What quick.yaml changes in a stage, as overrides."""
+    values: dict[str, dict[str, Any]] = yaml.safe_load((_HERE / "quick.yaml").read_text(encoding="utf-8"))
+    changed = {**values["all"], **values.get(key, {})}
+    return [f"{name}={value}" for name, value in changed.items()]

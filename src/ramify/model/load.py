@@ -194,6 +194,21 @@ def load_model(
     )
 
 
+def load_without_weights(
+    name: str, *, adapter: str | None = None, revision: str | None = None
+) -> tuple[PreTrainedTokenizerBase, int]:
+    """The tokenizer of a model, and the longest sequence in tokens that the model was built for.
+
+    Raises:
+        ModelError: as `load_model`, save for what only the weights can tell.
+    """
+    source = resolve(name, adapter)
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(source.location, revision=revision)
+        check_family(config)
+        return load_tokenizer(source, revision), int(getattr(config, "max_position_embeddings", 1 << 30))
+
+
 def load_tokenizer(source: Source, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside the adapter when there is one (it may know more tokens), else the base model's."""
     own = source.adapter

@@ -49,7 +49,9 @@ def attend_on_trees(network: Network) -> PreTrainedModel:
         register()
         base.set_attn_implementation(ATTENTION)
     if base.config.model_type in DROPS_KEYWORDS and base.is_gradient_checkpointing:
-        raise ModelError(f"gradient checkpointing is not available for {base.config.model_type}", hint="train.checkpointing=false")
+        raise ModelError(
+            f"gradient checkpointing is not available for {base.config.model_type}", hint="train.checkpointing=false"
+        )
     return base
 
 

@@ -8,7 +8,6 @@ the template is cut to the one token that stops generation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ramify.base.config import Prompting
@@ -113,10 +112,6 @@ class Renderer:
             ]
         except DataError as error:
             raise DataError(f"{where}{error.message}", hint=error.hint) from None
-
-    def all_sequences(self, examples: Iterable[Example]) -> list[TokenSequence]:
-        """The sequences of many examples, in order."""
-        return [sequence for example in examples for sequence in self.sequences(example)]
 
     def _prompt_ids(self, text: str) -> tuple[int, ...]:
         ids = self._plain_start + encode(self.tokenizer, text)

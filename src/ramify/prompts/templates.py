@@ -126,7 +126,8 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> tuple[int, ...]:
     """Token ids of a text; without `special`, nothing is put around them."""
-    ids: Any = tokenizer(text, add_special_tokens=special)["input_ids"]
+    # verbose=False: too long sequences are refused with counts before a run, not warned about one by one.
+    ids: Any = tokenizer(text, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
     return tuple(int(each) for each in ids)
 
 

@@ -24,9 +24,10 @@ from ramify.base.types import Sample, Stop
 from ramify.model.load import LoadedModel
 from ramify.sample import attention
 from ramify.sample.attention import Pass
+from ramify.sample.decoder import decoder_of
 from ramify.sample.live import Drawn, Ending, Job, Live
 from ramify.sample.passes import Slots
-from ramify.sample.prefill import Prefill, Ready
+from ramify.sample.prefill import Forward, Prefill, Ready
 from ramify.sample.prefix import plan_prompts
 from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens
 from ramify.sample.streaming import StopStrings, StreamedText, cut_at, decode
@@ -74,8 +75,8 @@ class TreeSampler:
         chosen = [number for number, some in enumerate(wanted) if some]
         if not chosen:
             return [[] for _ in prompts]
-        run = _Run(self._loaded, [prompts[n] for n in chosen], [wanted[n] for n in chosen], settings, seed)
         with self._ready_network(), torch.inference_mode():
+            run = _Run(self._loaded, [prompts[n] for n in chosen], [wanted[n] for n in chosen], settings, seed)
             for drawn in run.drawn(self._on_progress):
                 number = chosen[drawn.job.ready.prompt]
                 sample = self._as_sample(prompts[number].problem_id, drawn, settings, seed)
@@ -96,7 +97,8 @@ class TreeSampler:
         self._check([prompt], [[0]], settings)
         text = StreamedText(self._loaded.tokenizer, settings.stop)
         with self._ready_network():
-            run = _Run(self._loaded, [prompt], [[0]], settings, seed)
+            with torch.inference_mode():
+                run = _Run(self._loaded, [prompt], [[0]], settings, seed)
             for tokens in run.tokens(self._loaded.stop_ids):
                 if piece := text.push(tokens):
                     yield piece
@@ -150,7 +152,7 @@ class _Run:
         settings: Sampling,
         seed: int,
     ) -> None:
-        self._network: Any = loaded.network
+        self._forward: Forward = decoder_of(loaded.network) or NetworkForward(loaded.network)
         self._prompts, self._wanted, self._seed = prompts, wanted, seed
         self._total = sum(map(len, wanted))
         samples = [len(some) for some in wanted]
@@ -160,7 +162,6 @@ class _Run:
         strings = StopStrings(loaded.tokenizer, settings.stop) if settings.stop else None
         self._live = Live(slots, settings, Ending(loaded.stop_ids, strings))
         self._prefill = Prefill(tree, samples, self._forward, loaded.device)
-        self._layers: dict[int, int] = {}
         self._jobs: deque[Job] = deque()
 
     def drawn(self, on_progress: OnProgress | None) -> Iterator[Drawn]:
@@ -209,7 +210,15 @@ class _Run:
         wanted = self._wanted[ready.prompt]
         return [Job(ready, index, key("sample", self._seed, problem, index)) for index in wanted]
 
-    def _forward(self, current: Pass, ids: Tensor, position: Tensor, rows: Tensor | None = None) -> Tensor:
+
+class NetworkForward:
+    """The forward of any Transformers network that runs with our attention."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._layers: dict[int, int] = {}
+
+    def __call__(self, current: Pass, ids: Tensor, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """See `Forward`."""
         with attention.running(current, self._layers):
             output = self._network(

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from ramify.model.rates import product_dtype
 
-_SPARE = 0.5
-"""Share of the free memory that the turned weights may take; the rest is for keys and values."""
+SPARE = 0.4
+"""Share of the free memory that a copy of the weights may take; the rest is for keys and values."""
 
 
 @contextmanager
 def fast_weights(network: nn.Module) -> Iterator[None]:
     """Inside the block, weights that are slow here are fp32, where memory allows it; afterwards they are as before."""
     slow = [tensor for tensor in _tensors(network) if product_dtype(tensor) != tensor.dtype]
-    if sum(tensor.numel() for tensor in slow) * 4 > _SPARE * free_memory():
+    if sum(tensor.numel() for tensor in slow) * 4 > SPARE * free_memory():
         slow = []
     before = [tensor.data for tensor in slow]
     try:

@@ -9,7 +9,7 @@ time and keeps a running sum; every number in it is rounded to the last digit of
 
     347 ft in m:   1 ft=0.305 m; 300:91.5; 40:+12.2=103.7; 7:+2.1=105.8; <answer>105.8</answer>
 
-Its result is within 2.1 % of the exact one, well inside the usual tolerance of 5 %.
+Its result is within 1.5 % of the exact one, well inside the usual tolerance of 5 %.
 """
 
 from __future__ import annotations

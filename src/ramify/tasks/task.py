@@ -25,7 +25,7 @@ from typing import Literal, Protocol
 from ramify.base import config
 from ramify.base.errors import DataError, TaskError, unknown
 from ramify.base.types import Completion, Example, Problem, Reason, Sample, Stop, Verdict
-from ramify.data.sources import Rows, read_problems
+from ramify.data.sources import read_problems
 
 Split = Literal["train", "valid"]
 TASKS = ("unit_conversion", "math")
@@ -107,15 +107,6 @@ def check_golds(problems: Sequence[Problem], task: Task) -> None:
             f"{first.source}: answer: task {task.name} does not accept the gold answer {first.answer!r}{more}",
             hint="evaluation needs an answer that the grader can compare with",
         )
-
-
-def training_examples(rows: Rows, task: Task) -> list[Example]:
-    """What a file gives to train on: its own examples, or the task's completion for rows of question and answer.
-
-    Raises:
-        DataError: a gold answer is missing or refused by the grader.
-    """
-    return list(rows.examples) or answer_examples(rows.problems, task)
 
 
 def answer_examples(problems: Sequence[Problem], task: Task) -> list[Example]:

@@ -129,7 +129,6 @@ def collect(
 
     Raises:
         KeyboardInterrupt: the user stopped; what was drawn is on disk.
-        TaskError: the grader fails on everything.
     """
     missing = collection.missing(problems, indices)
     by_id = {problem.id: problem for problem in problems}
@@ -147,8 +146,6 @@ def collect(
             asking.sampler.sample(prompts, asking.settings, seed=asking.seed, on_sample=on_sample, indices=missing)
     finally:
         progress.close()
-    collection.sort(problems)
-    collection.check_grader()
 
 
 class _Counter:

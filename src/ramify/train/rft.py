@@ -106,6 +106,7 @@ class _Rounds:
         if collection.missing(problems, indices):
             collect(collection, problems, self._asking(run, number, task), indices, self.progress)
         collection.check_grader()
+        collection.sort(problems)
         drawn = collection.up_to(number * n)
         selection = select(problems, drawn, self.config.select, n)
         self.accounts.append(selection.account)

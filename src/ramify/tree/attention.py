@@ -114,8 +114,10 @@ def _attention_forward(
     dropout: float = 0.0,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """The signature that Transformers calls; `settings` are window, softcap, sinks and the layout, as families have them."""
-    layout = settings.pop("tree_layout", None) or _current.get()
+    """The signature that Transformers calls; `settings` hold window, softcap, sinks and layout, where a family has them."""
+    layout = settings.pop("tree_layout", None)
+    if layout is None:
+        layout = _current.get()
     if layout is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
@@ -138,7 +140,7 @@ def _refuse_inexact(module: nn.Module, dropout: float, settings: dict[str, Any])
     """Settings that tree attention would have to ignore."""
     if dropout > 0:
         raise ModelError(
-            f"attention dropout is {dropout}, but what is computed once cannot be dropped differently for each sequence",
+            f"attention dropout is {dropout}, but what is computed once cannot be dropped once for each sequence",
             hint="load the model with its attention dropout set to 0",
         )
     if not getattr(module, "is_causal", True) or settings.get("is_causal") is False:

@@ -31,7 +31,7 @@ def cpu_attention(
     """Tree attention by tiles; arguments and result as in `attention.tree_attention`."""
     window = layout.window(scoring.window)
     tiles = layout.plan(("tiles", window), lambda tree: _plan(tree, window))
-    out: Tensor = _TreeAttention.apply(query, key, value, sinks, tiles, scoring)
+    out: Tensor = _TreeAttention.apply(query, key, value, sinks, tiles, scoring)  # type: ignore[no-untyped-call]  # torch
     return out
 
 
@@ -97,9 +97,8 @@ class _TreeAttention(torch.autograd.Function):
                 d_scores.mul_(slope.nan_to_num_(neginf=0.0))  # masked scores are -inf: their gradient is 0
             _times_spans(tile, d_scores, k[heads], d_q[heads, rows])
             _add_to_spans(tile, d_scores, q[heads, rows], d_k[heads])
-        d_sinks = None
-        if sinks is not None:
-            d_sinks = _sink_gradient(_sink_of_rows(sinks, query, group), lse, delta, query, sinks)
+        sink = _sink_of_rows(sinks, query, group)
+        d_sinks = None if sink is None else _sink_gradient(sink, lse, delta, sinks, group)
         d_k.mul_(ctx.scoring.scaling)
         d_query, d_key, d_value = (
             _unfold(grad, like).transpose(1, 2) for grad, like in ((d_q, query), (d_k, key), (d_v, value))
@@ -194,9 +193,7 @@ def _sink_of_rows(sinks: Tensor | None, query: Tensor, group: int) -> Tensor | N
     return _fold(sinks.view(1, -1, 1, 1).expand(len(query), -1, query.shape[2], 1), group)
 
 
-def _sink_gradient(sink: Tensor | None, lse: Tensor, delta: Tensor, query: Tensor, sinks: Tensor) -> Tensor | None:
-    """[H·G]: a sink attends to nothing, so its score's gradient is -p·delta, summed over all rows."""
-    if sink is None:
-        return None
-    by_row = _unfold((sink - lse).exp_().mul_(delta).neg_(), query.float())
-    return by_row.sum((0, 1)).view_as(sinks).to(sinks.dtype)
+def _sink_gradient(sink: Tensor, lse: Tensor, delta: Tensor, sinks: Tensor, group: int) -> Tensor:
+    """[H·G]: a sink attends to nothing, so the gradient of its score is -p·delta, summed over all rows."""
+    by_row = (sink - lse).exp_().mul_(delta).neg_()
+    return by_row.view(-1, len(sinks) // group, by_row.shape[1] // group, group).sum((0, 2)).view(-1).to(sinks.dtype)

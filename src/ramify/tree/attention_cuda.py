@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import pad
 
 from ramify.tree.layout import Layout
@@ -30,7 +30,7 @@ def cuda_attention(
     block_mask = layout.plan(("blocks", window), lambda tree: _block_mask(tree, window))
     length = query.shape[2]
     query, key, value = (pad(x, (0, 0, 0, -length % BLOCK)) for x in (query, key, value))
-    out, lse = _flex(query.device.type)(
+    out, aux = _flex(query.device.type)(
         query,
         key,
         value,
@@ -38,10 +38,10 @@ def cuda_attention(
         block_mask=block_mask,
         scale=scoring.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
-        return_lse=True,
+        return_aux=AuxRequest(lse=True),
     )
     if sinks is not None:  # softmax with one more logit that attends to nothing
-        out = out * torch.sigmoid(lse - sinks.view(1, -1, 1).to(lse.dtype))[..., None].to(out.dtype)
+        out = out * torch.sigmoid(aux.lse - sinks.view(1, -1, 1).to(aux.lse.dtype))[..., None].to(out.dtype)
     result: Tensor = out[:, :, :length].transpose(1, 2).contiguous()
     return result
 

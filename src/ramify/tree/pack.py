@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -54,8 +55,7 @@ class Batch:
         if torch.device(device) == self.input_ids.device:
             return self
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved["layout"] = self.layout.to(device)
-        return replace(self, **moved)
+        return replace(self, layout=self.layout.to(device), **cast(dict[str, Any], moved))
 
 
 def pack(sequences: Sequence[TokenSequence]) -> Batch:

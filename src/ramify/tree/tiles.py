@@ -131,7 +131,9 @@ def _through_window(tile: Tile, position: Ints, end: Ints, window: int) -> Tile:
     """The tile without the keys that no row sees through the window, and a mask on all columns where it bites."""
     own = position[tile.start : tile.stop]
     first = int(own.min()) - window + 1  # the first position that any row of the tile sees
-    spans = tuple((max(a, b - int(position[b - 1]) - 1 + first), b) for a, b in tile.spans[:-1] if position[b - 1] >= first)
+    spans = tuple(
+        (max(a, b - int(position[b - 1]) - 1 + first), b) for a, b in tile.spans[:-1] if position[b - 1] >= first
+    )
     last_start, last_stop = tile.spans[-1]
     above = tile.start - last_start  # rows of the path that lie right before the tile's own
     kept = max(0, min(above, int(position[tile.start]) - first)) if above else 0

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +133,7 @@ def sorted_order(ids: Sequence[Ints]) -> list[int]:
 def shared_prefixes(ids: Sequence[Ints], order: Sequence[int]) -> list[int]:
     """For each sequence of the order, how many first tokens it shares with the one before it (0 for the first)."""
     shared = [0] if order else []
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         length = min(len(ids[before]), len(ids[after]))
         differs = ids[before][:length] != ids[after][:length]
         first = int(differs.argmax()) if length else 0

@@ -34,6 +34,7 @@ class Settings:
     Attributes:
         kind: the type of the products and of the residual stream.
         stored: the type in which tensors are kept for the backward pass.
+        keeps: whether a backward pass may follow.
         scales: the adapters' factors, one a linear layer.
         eps: of the norms.
         head_dim: width of an attention head.
@@ -43,6 +44,7 @@ class Settings:
 
     kind: torch.dtype
     stored: torch.dtype
+    keeps: bool
     scales: tuple[float, ...]
     eps: float = 0.0
     head_dim: int = 0
@@ -76,12 +78,13 @@ class Projections(Function):
         ready = heads[:, :n_keys]
         raw = None
         if query_norm is not None and key_norm is not None:
-            raw = _kept(ready, settings.stored)
+            raw = _kept(ready, settings.stored) if settings.keeps else None
             ready = _norm_heads(ready, n_queries, (query_norm, key_norm), settings)
         if settings.rotary is not None:
             ready = settings.rotary.turn(ready, torch.empty_like(ready, memory_format=torch.contiguous_format))
         ctx.settings = settings
-        ctx.save_for_backward(_kept(x, settings.stored), norm, query_norm, key_norm, inverse, raw, *tensors)
+        if settings.keeps:
+            ctx.save_for_backward(_kept(x, settings.stored), norm, query_norm, key_norm, inverse, raw, *tensors)
         parts = (ready[:, :n_queries], ready[:, n_queries:], heads[:, n_keys:])
         # Copies where the type changes or where a view would keep the whole product alive until the backward pass.
         query, key, value = (part.to(settings.attention) for part in parts)
@@ -96,7 +99,8 @@ class Projections(Function):
         needs = ctx.needs_input_grad
         linears = Linears.of(tensors, settings.scales, settings.kind)
         slopes = residual.new_empty((x.shape[0], linears.columns[-1].stop))
-        heads = slopes.view(x.shape[0], -1, settings.head_dim).split([query.shape[1], key.shape[1], value.shape[1]], 1)
+        edges = [query.shape[1], query.shape[1] + key.shape[1]]
+        heads = slopes.view(x.shape[0], -1, settings.head_dim).tensor_split(edges, dim=1)
         for part, arriving in zip(heads[:2], (query, key), strict=True):
             if settings.rotary is None:
                 part.copy_(arriving)
@@ -128,7 +132,8 @@ class Output(Function):
         """The residual stream after attention."""
         linears = Linears.of(tensors, settings.scales, settings.kind)
         ctx.settings = settings
-        ctx.save_for_backward(_kept(attended, settings.stored), *tensors)
+        if settings.keeps:
+            ctx.save_for_backward(_kept(attended, settings.stored), *tensors)
         ctx.arrived = attended.dtype
         return linears.forward(attended.to(settings.kind)).add_(residual)
 
@@ -159,7 +164,8 @@ class FeedForward(Function):
         normed, inverse = normalise(x, norm, settings.eps)
         both = first.forward(normed)
         ctx.settings = settings
-        ctx.save_for_backward(_kept(x, settings.stored), norm, inverse, _kept(both, settings.stored), *tensors)
+        if settings.keeps:
+            ctx.save_for_backward(_kept(x, settings.stored), norm, inverse, _kept(both, settings.stored), *tensors)
         return last.forward(gate(both)).add_(x)
 
     @staticmethod

@@ -26,7 +26,8 @@ from ramify.model.rates import product_dtype
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
 """Families (`config.model_type`) whose layers are written by hand here."""
 _ACTIVATIONS = ("silu", "swish")
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+_QKV = ("q_proj", "k_proj", "v_proj")
+_OUTPUT = ("o_proj",)
 _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -95,30 +96,32 @@ class FusedLayer:
         **keywords: Any,
     ) -> Tensor:
         layer, attention = self.layer, self.layer.self_attn
-        stored = parts["q_proj"].weight.dtype
-        kind = product_dtype(parts["q_proj"].weight)
+        stored, kind = parts["q_proj"].weight.dtype, product_dtype(parts["q_proj"].weight)
         rows, width = hidden_states.shape[:-1], hidden_states.shape[-1]
+
+        def settings(names: tuple[str, ...], **more: Any) -> Settings:
+            return Settings(kind, stored, torch.is_grad_enabled(), tuple(parts[name].scale for name in names), **more)
+
         rotary = _rotary(position_embeddings, rows, kind) if getattr(attention, "use_rope", True) else None
-        wanted = stored if past_key_values is not None or "tree_layout" in keywords else kind
+        # Tree attention computes in fp32 from any type; a cache holds the network's type.
+        seen = stored if past_key_values is not None or "tree_layout" in keywords else kind
         norm = layer.input_layernorm
-        eps = norm.variance_epsilon
-        settings = Settings(kind, stored, _scales(parts, _PROJECTIONS), eps, attention.head_dim, rotary, wanted)
-        *states, residual = Projections.apply(
+        query, key, value, residual = Projections.apply(
             hidden_states.reshape(-1, width).to(kind),
             norm.weight,
             *_head_norms(attention),
-            settings,
-            *_tensors(parts, _PROJECTIONS),
+            settings(_QKV, eps=norm.variance_epsilon, head_dim=attention.head_dim, rotary=rotary, attention=seen),
+            *_tensors(parts, _QKV),
         )  # type: ignore[no-untyped-call]
-        states = [each.view(*rows, *each.shape[1:]).transpose(1, 2) for each in states]
+        query, key, value = (each.view(*rows, *each.shape[1:]).transpose(1, 2) for each in (query, key, value))
         if past_key_values is not None:
-            states[1:] = past_key_values.update(states[1], states[2], attention.layer_idx)
-        attended = _attend(attention, states, attention_mask, keywords).reshape(residual.shape[0], -1)
-        settings = Settings(kind, stored, _scales(parts, ("o_proj",)))
-        x = Output.apply(attended, residual, settings, *_tensors(parts, ("o_proj",)))  # type: ignore[no-untyped-call]
+            key, value = past_key_values.update(key, value, attention.layer_idx)
+        attended = _attend(attention, (query, key, value), attention_mask, keywords).reshape(residual.shape[0], -1)
+        x = Output.apply(attended, residual, settings(_OUTPUT), *_tensors(parts, _OUTPUT))  # type: ignore[no-untyped-call]
         norm = layer.post_attention_layernorm
-        settings = Settings(kind, stored, _scales(parts, _FEED_FORWARD), norm.variance_epsilon)
-        x = FeedForward.apply(x, norm.weight, settings, *_tensors(parts, _FEED_FORWARD))  # type: ignore[no-untyped-call]
+        x = FeedForward.apply(  # type: ignore[no-untyped-call]
+            x, norm.weight, settings(_FEED_FORWARD, eps=norm.variance_epsilon), *_tensors(parts, _FEED_FORWARD)
+        )
         out: Tensor = x.view(*rows, width)
         return out.to(stored) if self.is_last else out
 
@@ -129,7 +132,7 @@ _Parts = dict[str, Linear]
 def _read(layer: Any) -> _Parts | None:
     """The linear layers and adapters of a decoder layer as they are now; None when one of them is not covered."""
     found: _Parts = {}
-    for parent, names in ((layer.self_attn, (*_PROJECTIONS, "o_proj")), (layer.mlp, _FEED_FORWARD)):
+    for parent, names in ((layer.self_attn, _QKV + _OUTPUT), (layer.mlp, _FEED_FORWARD)):
         for name in names:
             linear = _read_linear(getattr(parent, name))
             if linear is None:
@@ -161,10 +164,6 @@ def _read_linear(module: Any) -> Linear | None:
     return Linear(base.weight, base.bias, adapter[0].weight, adapter[1].weight, float(module.scaling[name]))
 
 
-def _scales(parts: _Parts, names: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(parts[name].scale for name in names)
-
-
 def _tensors(parts: _Parts, names: tuple[str, ...]) -> list[Tensor | None]:
     return [tensor for name in names for tensor in parts[name].tensors]
 
@@ -181,7 +180,7 @@ def _rotary(embeddings: tuple[Tensor, Tensor] | None, rows: torch.Size, kind: to
     return Rotary(cos, sin)
 
 
-def _attend(attention: Any, states: list[Tensor], mask: Tensor | None, keywords: dict[str, Any]) -> Tensor:
+def _attend(attention: Any, states: tuple[Tensor, ...], mask: Tensor | None, keywords: dict[str, Any]) -> Tensor:
     """The registered attention on query, key, value [B, heads, T, D]; [B, T, heads, D]."""
     config = attention.config
     eager = sys.modules[type(attention).__module__].eager_attention_forward

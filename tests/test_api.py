@@ -1,0 +1,126 @@
+"""The Python interface: its documented examples, its settings, and that it loads nothing before it is used."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_setup import model_folder, pairs_file
+
+import ramify
+from ramify.base.config import LoRA
+from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
+from ramify.base.runs import Run
+from ramify.base.types import Message
+
+__all__ = ["model_folder"]
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> ramify.Model:
+    return ramify.load(model_folder, dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(model: ramify.Model, tmp_path_factory: pytest.TempPathFactory) -> ramify.TrainedRun:
+    rows = [[f"{n} kg?", 1000.0 * n] for n in range(1, 9)]
+    settings = {"epochs": 1, "batch_size": 4, "chat_template": "plain", "tensorboard": False, "max_new_tokens": 4}
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    trained: ramify.TrainedRun = ramify.train(model, rows, lora=LoRA(r=4), out=out, dtype="fp32", **settings)
+    return trained
+
+
+def test_importing_ramify_loads_nothing_heavy(root: Path) -> None:
+    code = (
+        "import ramify, sys; print(sorted({'torch', 'transformers', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_train_and_evaluate_are_functions_and_packages() -> None:
+    import ramify.evaluate.scores
+    from ramify.train import sft
+
+    assert callable(ramify.train) and callable(ramify.evaluate)
+    assert ramify.evaluate.scores.paired and sft.run
+    assert set(ramify.__all__) <= set(dir(ramify))
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = ramify.tarin  # type: ignore[attr-defined]
+
+
+def test_generate_batch_returns_a_list_or_a_list_a_prompt(model: ramify.Model) -> None:
+    prompts = ["one", "two two", "three"]
+    texts = model.generate_batch(prompts, max_new_tokens=6)
+    assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
+    assert [model.generate(prompt, max_new_tokens=6) for prompt in prompts] == texts
+    groups = model.generate_batch(prompts, num_return_sequences=2, temperature=1.0, max_new_tokens=6)
+    assert [len(group) for group in groups] == [2, 2, 2]
+    assert model.generate_batch(prompts, 2, 1.0, max_new_tokens=6) == groups
+    assert model.generate_batch(prompts, 2, 1.0, max_new_tokens=6, seed=1) != groups
+    assert [group[0] for group in model.generate_batch(prompts, num_return_sequences=1, max_new_tokens=6)] == texts
+    assert model.generate_batch([]) == []
+
+
+def test_prompts_are_questions_or_conversations(model: ramify.Model) -> None:
+    plain = model.generate("How many?", max_new_tokens=6)
+    assert model.generate([{"role": "user", "content": "How many?"}], max_new_tokens=6) == plain
+    assert model.generate([Message("user", "How many?")], max_new_tokens=6) == plain
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}]
+    assert model.generate(turns, max_new_tokens=6) != plain
+
+
+def test_settings_that_do_not_exist_are_named(model: ramify.Model) -> None:
+    with pytest.raises(ConfigError, match="max_new_token"):
+        model.generate("x", max_new_token=3)
+    with pytest.raises(ConfigError, match="temperature"):
+        model.generate("x", temperature=-1)
+    with pytest.raises(LengthError, match="512"):
+        model.generate("x", max_new_tokens=600)
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        ramify.train(model, "task", epoch=3)
+    with pytest.raises(ConfigError, match="several sections: data, evaluate"):
+        ramify.train(model, "task", limit=3)
+    with pytest.raises(ConfigError, match="fewshots"):
+        ramify.load("nano", fewshots="x")
+    with pytest.raises(ModelError, match="did you mean 'nano'"):
+        ramify.load("nanno")
+
+
+def test_training_leaves_the_given_model_alone(model: ramify.Model, run: ramify.TrainedRun) -> None:
+    before = model.generate("3 kg?", max_new_tokens=6)
+    assert isinstance(run, Run) and run.record["status"] == "finished"
+    assert run.record["config"]["train"]["epochs"] == 1 and run.record["config"]["lora"]["r"] == 4
+    assert model.generate("3 kg?", max_new_tokens=6) == before
+    assert run.folder.with_name("mine.rows.jsonl").is_file()
+
+
+def test_a_run_is_loaded_and_measured_as_it_was_trained(run: ramify.TrainedRun) -> None:
+    trained = run.load()
+    assert trained.prompting.chat_template == "plain"
+    rows = [[f"{n} kg?", 1000.0 * n] for n in range(11, 15)]
+    found = run.evaluate(problems=rows, n=3)
+    assert (found.n, found.folder) == (3, run.folder / "eval")
+    again = ramify.evaluate(run.folder, problems=rows, n=3, out=run.folder / "eval-again")
+    assert again.samples == found.samples and again.accuracy == found.accuracy
+
+
+def test_a_loaded_model_is_measured_where_it_is(model: ramify.Model, tmp_path: Path) -> None:
+    problems = pairs_file(tmp_path / "pairs.json", rows=4)
+    found = ramify.evaluate(model, problems=problems, max_new_tokens=4, sample={"n": 2})
+    assert (found.n, len(found.samples), found.folder) == (4, 8, None)
+    with pytest.raises(DataError, match="answer"):
+        ramify.evaluate(model, problems=["no answer to this"])
+
+
+def test_the_documented_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ramify import api
+
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(api, optionflags=doctest.ELLIPSIS)
+    assert (failed, tried > 6) == (0, True)

@@ -1,0 +1,255 @@
+"""The command line: help is instant, errors are one line with a hint and an exit code, results go to stdout."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_setup import model_folder, pairs_file
+from typer.testing import CliRunner
+
+from ramify.base.config import RunConfig
+from ramify.base.errors import ConfigError, ModelError, RunError, TrainingError
+from ramify.base.runs import Run, create_run
+from ramify.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, OK, describe, report
+from ramify.cli.main import app, main
+from ramify.cli.settings import config_from, given
+
+__all__ = ["model_folder"]
+
+
+class Done:
+    """How a command ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def ramify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run a command line in this process, through `main`."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["ramify", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pairs_file(tmp_path_factory.mktemp("data") / "pairs.json", rows=8)
+
+
+def settings(model: Path, rows: Path, out: Path) -> list[str]:
+    return [
+        f"model={model}",
+        f"data.train={rows}",
+        f"out={out}",
+        "prompt.chat_template=plain",
+        "train.dtype=fp32",
+        "train.device=cpu",
+        "train.epochs=1",
+        "train.batch_size=4",
+        "train.tensorboard=false",
+        "sample.max_new_tokens=4",
+    ]
+
+
+def test_help_names_every_command(ramify) -> None:  # type: ignore[no-untyped-def]
+    for arguments in ((), ("--help",), ("-h",)):
+        done = ramify(*arguments)
+        assert done.code == OK
+        for command in ("demo", "train", "sample", "eval", "compare", "generate", "data"):
+            assert command in done.out
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "sample", "eval", "compare", "generate", "data show", "data check"]
+)
+def test_every_command_has_help(command: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0 and "Usage:" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evla"], "No such command 'evla'. Did you mean 'eval'?"),
+        (["eval"], "Missing argument"),
+        (["demo", "--qick"], "No such option: --qick"),
+        (["train"], "data.train is not set"),
+        (["train", "missing.yaml"], "missing.yaml: no such file"),
+        (["train", "data.trian=x.json"], "did you mean 'train'?"),
+        (["train", "data.train=x", "train.lr=fast"], "train.lr = 'fast'"),
+        (["train", "a.yaml", "b.yaml"], "one configuration file is allowed"),
+        (["train", "data.train=x", "--resume", "--overwrite"], "exclude each other"),
+        (["generate", "missing.txt"], "missing.txt: no such file"),
+        (["generate", "missing.txt", "--resume"], "--resume needs --out"),
+        (["compare", "a"], "two runs are needed"),
+        (["compare", "nowhere/a", "nowhere/b"], "nowhere/a: not there"),
+        (["eval", "nano", "task.nam=x"], "did you mean 'name'?"),
+        (["data", "check", "missing.json"], "missing.json: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(ramify, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    done = ramify(*arguments)
+    assert done.code in (FAILED if "nowhere" in message else BAD_INPUT,)
+    first, *rest = done.err.strip().splitlines()
+    assert first.startswith("error: ") and message in first
+    assert all(line.startswith("hint: ") for line in rest) and len(rest) <= 1
+    assert not done.out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigError("a\nb", hint="c"), BAD_INPUT, "a b"),
+        (ModelError("m"), BAD_INPUT, "m"),
+        (RunError("r"), FAILED, "r"),
+        (TrainingError("t"), FAILED, "t"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+        (MemoryError(), FAILED, "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FAILED, "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), FAILED, "no space left on the disk: runs/x"),
+        (ZeroDivisionError("division by zero"), FAILED, "unexpected ZeroDivisionError: division by zero"),
+    ],
+)
+def test_every_exception_has_a_line_and_a_code(error: BaseException, code: int, words: str) -> None:
+    message, _, found = describe(error)
+    assert (message, found) == (words, code)
+
+
+def test_errors_are_printed_without_traceback_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("what")
+
+    monkeypatch.delenv("RAMIFY_DEBUG", raising=False)
+    assert report(fail) == FAILED
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("RAMIFY_DEBUG", "1")
+    assert report(fail) == FAILED
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupts_end_with_130_and_say_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["ramify", "train", "x.yaml"])
+    assert report(interrupt) == INTERRUPTED
+    assert report(lambda: INTERRUPTED) == INTERRUPTED
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "interrupted" and "--resume" in lines[1] and len(lines) == 4
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    code = "from ramify.cli.main import main; import sys; sys.argv = ['ramify', '--help']; main()"
+    reader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert reader.stdout is not None and reader.stderr is not None
+    reader.stdout.close()
+    assert reader.stderr.read().decode() == ""
+    reader.wait()
+    reader.stderr.close()
+
+
+def test_python_dash_m_is_ramify_and_knows_its_version(root: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ramify", "--version"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.startswith("ramify ")
+
+
+def test_settings_come_from_file_then_overrides_then_options(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seed: 1\ntrain: {lr: 0.5, epochs: 2}\n", encoding="utf-8")
+    config = config_from([str(recipe), "train.lr=1e-3"], given({"seed": 7, "adapter": None}))
+    assert (config.seed, config.train.lr, config.train.epochs) == (7, 1e-3, 2)
+    assert config.out == Path("runs/mine")
+    assert config_from(["method=rft", "sample.temperature=0.7"]).out == Path("runs/rft")
+    assert config_from(["out=elsewhere"]).out == Path("elsewhere")
+
+
+def test_question_answer_files_train_and_evaluate_by_command_line_alone(  # type: ignore[no-untyped-def]
+    ramify, model_folder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    command = settings(model_folder, pairs, tmp_path / "run")
+    dry = ramify("train", *command, "--dry-run")
+    assert dry.code == OK and "8" in dry.out and not (tmp_path / "run").exists()
+    done = ramify("train", *command)
+    assert done.code == OK, done.err
+    assert Run(tmp_path / "run").record["status"] == "finished" and Run(tmp_path / "run").adapter is not None
+    again = ramify("train", *command)
+    assert again.code == FAILED and "--resume goes on with it" in again.err
+    measured = ramify("eval", tmp_path / "run", "--problems", pairs, "--out", tmp_path / "run" / "eval")
+    assert measured.code == OK and "accuracy" in measured.out and "problems" in measured.out
+    base = ramify("eval", model_folder, "--problems", pairs, "--out", tmp_path / "base", "sample.max_new_tokens=4")
+    assert base.code == OK
+    both = ramify("compare", tmp_path / "base", tmp_path / "run", "--out", tmp_path / "c.html")
+    assert both.code == OK and "no difference can be shown" in both.out
+    assert "<html" in (tmp_path / "c.html").read_text(encoding="utf-8")
+
+
+def test_sample_writes_graded_samples(ramify, model_folder: Path, pairs: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    command = settings(model_folder, pairs, tmp_path / "draws")
+    done = ramify("sample", *command, "sample.n=2", "sample.temperature=1.0")
+    assert done.code == OK, done.err
+    assert "questions" in done.out
+    assert len((tmp_path / "draws" / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 16
+
+
+def test_generate_completes_files_and_resumes(  # type: ignore[no-untyped-def]
+    ramify, model_folder: Path, tmp_path: Path
+) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    prompts.write_text("one\n\ntwo\nthree\n", encoding="utf-8")
+    command = ["generate", prompts, "--model", model_folder, "--max-new-tokens", 3, "--n", 2, "--out", out]
+    assert ramify(*command).code == OK
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in rows] == ["one", "two", "three"]
+    assert all(len(row["completions"]) == 2 for row in rows)
+    torn = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    out.write_text(torn[1] + torn[0][:20], encoding="utf-8")  # one row done, the next cut off in writing
+    assert ramify(*command, "--resume").code == OK
+    assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == rows
+
+
+def test_generate_reads_standard_input(  # type: ignore[no-untyped-def]
+    ramify, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How many?\n"))
+    done = ramify("generate", "-", "--model", model_folder, "--max-new-tokens", 3)
+    assert set(json.loads(done.out)) == {"id", "prompt", "completion", "stop"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"prompt": "How many?"}\n'))
+    done = ramify("generate", "-", "--model", model_folder)
+    assert done.code == BAD_INPUT and "JSON rows" in done.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert "no prompts" in ramify("generate", "-", "--model", model_folder).err
+
+
+def test_data_show_and_check(ramify, model_folder: Path, pairs: Path) -> None:  # type: ignore[no-untyped-def]
+    shown = ramify("data", "show", pairs, f"model={model_folder}", "prompt.chat_template=plain", "--n", 2)
+    assert shown.code == OK and shown.out.count("tokens trained") == 2 and "<answer>10</answer>" in shown.out
+    checked = ramify("data", "check", pairs, f"data.valid={pairs}")
+    assert checked.code == OK and "questions that also occur in train" in checked.out
+
+
+def test_a_run_that_was_never_measured_is_named(ramify, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    create_run(tmp_path / "a", RunConfig())
+    done = ramify("compare", tmp_path / "a", tmp_path / "a")
+    assert done.code == FAILED and "not an evaluated run" in done.err and "ramify eval" in done.err

@@ -1,0 +1,88 @@
+"""The demonstration: small here, in full among the proofs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ramify.demo.narrator import Narrator
+from ramify.demo.run import DemoOptions, run_demo
+from ramify.demo.stages import demo_stages
+
+
+def tell() -> tuple[Narrator, io.StringIO]:
+    text = io.StringIO()
+    return Narrator(Console(file=text, width=120)), text
+
+
+def test_stages_measure_the_same_questions(tmp_path: Path) -> None:
+    stages = demo_stages(tmp_path, n=700)
+    assert [stage.key for stage in stages] == ["base", "cot", "sft", "rft"]
+    assert {stage.config.evaluate.limit for stage in stages} == {700}
+    assert len({stage.config.task.model_dump_json() for stage in stages[2:]}) == 1
+    assert {stage.config.sample.max_new_tokens for stage in stages} == {stages[0].config.sample.max_new_tokens}
+    default = demo_stages(tmp_path)
+    assert all((stage.config.evaluate.limit or 0) >= 500 for stage in default)
+    sft, rft = default[2].config, default[3].config
+    assert rft.sample_prompt is not None and rft.sample_prompt == default[1].config.prompt
+    assert sft.data.train == rft.data.train == "task"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("demo")
+    narrator, text = tell()
+    run_demo(DemoOptions(out, quick=True), narrator)
+    return out, text.getvalue()
+
+
+def test_quick_demo_goes_the_whole_path(quick: tuple[Path, str]) -> None:
+    out, text = quick
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    for key in ("base", "cot", "sft", "rft"):
+        rates = results[key]
+        assert 0 <= rates["accuracy"] <= rates["answer_rate"] <= 1 and rates["n"] == 24
+    assert set(results["compared"]) >= {"base → cot", "base → sft", "cot → rft", "sft → rft"}
+    assert results["speed"]["batched"] > 0 and results["speed"]["alone"] > 0
+    for run in ("sft", "rft"):
+        assert (out / run / "adapter" / "adapter_config.json").is_file()
+        assert (out / run / "eval" / "scores.json").is_file()
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert all(name in html for name in ("few-shot chain of thought", "SFT: loss", "Rejection sampling", "Settings"))
+    assert "report.html" in text and "accuracy" in text
+
+
+def test_training_rows_and_curve_rows_are_not_measured(quick: tuple[Path, str]) -> None:
+    out, _ = quick
+    asked = (out / "rft" / "eval" / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+    measured = {json.loads(line)["prompt"][-1]["content"] for line in asked}
+    rows = [json.loads(line) for line in (out / "rft" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [json.loads(line) for line in (out / "valid.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(curve) == 200
+    for row in [*rows, *curve]:
+        prompt = row["prompt"]
+        assert (prompt if isinstance(prompt, str) else prompt[-1]["content"]) not in measured
+
+
+def test_a_second_demo_keeps_what_is_finished(quick: tuple[Path, str]) -> None:
+    out, _ = quick
+    before = {path: path.read_bytes() for path in out.rglob("*.jsonl")}
+    narrator, text = tell()
+    run_demo(DemoOptions(out, quick=True), narrator)
+    assert text.getvalue().count("kept from before") == 4
+    assert {path: path.read_bytes() for path in out.rglob("*.jsonl")} == before
+
+
+@pytest.mark.proof
+def test_full_demo_proves_its_claims(tmp_path: Path) -> None:
+    narrator, _ = tell()
+    results = run_demo(DemoOptions(tmp_path), narrator)
+    compared = results["compared"]
+    assert results["base"]["n"] >= 500 and results["base"]["accuracy"] < 0.2
+    for pair in ("base → cot", "base → sft", "cot → rft"):
+        assert compared[pair]["low"] > 0, pair
+    assert results["rft"]["accuracy"] >= results["sft"]["accuracy"] - 0.01
