@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -10,15 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from train_setup import model_folder, pairs_file
 from typer.testing import CliRunner
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, ModelError, RunError, TrainingError
 from ramify.base.runs import Run, create_run
+from ramify.base.types import Sample, Stop
 from ramify.cli.errors import BAD_INPUT, FAILED, INTERRUPTED, OK, describe, report
 from ramify.cli.main import app, main
 from ramify.cli.settings import config_from, given
+from ramify.console import Bars, SampleBar
 
 __all__ = ["model_folder"]
 
@@ -230,8 +234,6 @@ def test_generate_completes_files_and_resumes(  # type: ignore[no-untyped-def]
 def test_generate_reads_standard_input(  # type: ignore[no-untyped-def]
     ramify, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("How many?\n"))
     done = ramify("generate", "-", "--model", model_folder, "--max-new-tokens", 3)
     assert set(json.loads(done.out)) == {"id", "prompt", "completion", "stop"}
@@ -247,6 +249,28 @@ def test_data_show_and_check(ramify, model_folder: Path, pairs: Path) -> None:  
     assert shown.code == OK and shown.out.count("tokens trained") == 2 and "<answer>10</answer>" in shown.out
     checked = ramify("data", "check", pairs, f"data.valid={pairs}")
     assert checked.code == OK and "questions that also occur in train" in checked.out
+
+
+def test_bars_show_progress_at_a_terminal_and_only_notes_elsewhere() -> None:
+    screen, log = io.StringIO(), io.StringIO()
+    for file, is_terminal in ((screen, True), (log, False)):
+        bars = Bars(Console(file=file, force_terminal=is_terminal, width=120))
+        bars.start("training", 10, done=2)
+        bars.update(5, loss=1.2345, tokens_per_second=4321.0, unknown=1.0)
+        bars.note("eight [rows] were left out")
+        bars.close()
+        bars.close()
+    assert "training" in screen.getvalue() and "loss 1.234" in screen.getvalue() and "4,321 tok/s" in screen.getvalue()
+    assert "5/10" in screen.getvalue()
+    assert log.getvalue() == "note: eight [rows] were left out\n"
+
+
+def test_sample_bar_counts_samples() -> None:
+    screen = io.StringIO()
+    with SampleBar("sampling", 2, Bars(Console(file=screen, force_terminal=True, width=120))) as bar:
+        for index in range(2):
+            bar(Sample("p", index, (1, 2, 3), (0.0,) * 3, "", Stop.EOS))
+    assert "2/2" in screen.getvalue() and "tok/s" in screen.getvalue()
 
 
 def test_a_run_that_was_never_measured_is_named(ramify, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

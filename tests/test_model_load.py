@@ -12,12 +12,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ramify import nano
-from ramify.base.config import LoRA
+from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError
 from ramify.model.load import LoadedModel, load_model, resolve
-from ramify.model.lora import add_adapter, add_tokens, linear_layers, merged, save_trained, trainable
+from ramify.model.lora import add_adapter, fit_template, linear_layers, merged, save_trained, trainable
 
-CHATML_NEW = ("<|turn|>", "<|done|>")
+TURNS = (
+    "{% for message in messages %}<|turn|>{{ message['content'] }}<|done|>{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>{% endif %}"
+)
 
 
 @pytest.fixture
@@ -102,9 +105,10 @@ def test_added_tokens_train_and_survive(tied: bool, tmp_path: Path) -> None:
     if not tied:
         untie(folder)
     base = load_model(str(folder), dtype="fp32", device="cpu")
-    extended = add_tokens(base, CHATML_NEW, stop="<|done|>", template="{{ messages[0]['content'] }}<|done|>")
-    new = [extended.tokenizer.convert_tokens_to_ids(token) for token in CHATML_NEW]
-    assert new[1] in extended.stop_ids and extended.tokenizer.eos_token == "<|done|>"
+    (tmp_path / "turns.jinja").write_text(TURNS)
+    extended, renderer, new = fit_template(base, Prompting(chat_template=str(tmp_path / "turns.jinja")))
+    assert extended.tokenizer.convert_ids_to_tokens(list(new)) == ["<|turn|>", "<|done|>"]
+    assert renderer.stop_id == new[1] and new[1] in extended.stop_ids and extended.tokenizer.eos_token == "<|done|>"
     adapted = add_adapter(extended, LoRA(r=2), seed=0, train_tokens=new)
     text = "<|turn|>hello<|done|>"
     logits(adapted, text).square().mean().item()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from ramify.base.types import Completion, Example, Message, TokenSequence
@@ -14,7 +17,7 @@ EXAMPLE = Example((Message("user", "How many g are in 6 kg, 東京?"),), (Comple
 
 
 @pytest.mark.parametrize("make", [byte_level, metaspace])
-def test_prompt_untrained_completion_trained(make) -> None:  # type: ignore[no-untyped-def] # two tokenizer makers
+def test_prompt_untrained_completion_trained(make: Callable[..., Any]) -> None:
     tokenizer = make(tokens=CHATML_TOKENS, template=CHATML)
     (sequence,) = Renderer(tokenizer).sequences(EXAMPLE)
     prompt, completion = spans(tokenizer, sequence)

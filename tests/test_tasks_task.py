@@ -15,6 +15,7 @@ from ramify.base.types import Message, Problem, Reason, Sample, Stop
 from ramify.data.sources import read_problems
 from ramify.tasks.math import Math, parse_final
 from ramify.tasks.task import (
+    Split,
     Task,
     answer_examples,
     check_golds,
@@ -51,9 +52,9 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_every_generated_problem_accepts_its_gold_and_its_worked_chain(split: str) -> None:
+def test_every_generated_problem_accepts_its_gold_and_its_worked_chain(split: Split) -> None:
     task = UnitConversion(rows=1000)
-    problems = task.problems(split, 1000)  # type: ignore[arg-type] # parametrised by plain text
+    problems = task.problems(split, 1000)
     assert len(problems) == 1000
     check_golds(problems, task)
     for problem in problems:

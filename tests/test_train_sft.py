@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,18 @@ def test_a_loaded_model_is_trained_in_place(model_folder: Path, tmp_path: Path) 
     given = sft.run(make_config(model_folder, rows, tmp_path / "given"), progress=Watcher(), loaded=loaded)
     fresh = sft.run(make_config(model_folder, rows, tmp_path / "fresh"), progress=Watcher())
     assert [row["loss"] for row in given.metrics("train")] == [row["loss"] for row in fresh.metrics("train")]
+
+
+def test_without_tensorboard_a_run_says_so_and_goes_on(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails, as when it is missing
+    config = make_config(
+        model_folder, pairs_file(tmp_path / "t.json", 2), tmp_path / "run", train={"tensorboard": True}
+    )
+    watcher = Watcher()
+    assert sft.run(config, progress=watcher).record["status"] == "finished"
+    assert any("tensorboard is not installed" in note for note in watcher.notes)
 
 
 RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes" / "unit-conversion").glob("*.yaml"))

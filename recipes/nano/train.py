@@ -1,6 +1,6 @@
 """Train nano from scratch: `python recipes/nano/train.py --out DIR` makes the tokenizer, the text and the weights.
 
-Two cores take about 45 minutes. Matrices are trained with Muon (Keller Jordan, 2024,
+Two quiet cores take about half an hour. Matrices are trained with Muon (Keller Jordan, 2024,
 https://kellerjordan.github.io/posts/muon/), embeddings and norms with AdamW; the learning rate falls linearly to zero
 over the last part. Tokens of questions count a tenth of tokens of answers.
 """
@@ -270,7 +270,7 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--tokens", type=int, default=15_000_000)
+    parser.add_argument("--tokens", type=int, default=7_000_000)
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=4e-3)

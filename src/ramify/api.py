@@ -35,7 +35,7 @@ from ramify.evaluate.run import Evaluation, problems_of
 from ramify.evaluate.run import evaluate as measure
 from ramify.evaluate.settings import evaluation_config
 from ramify.model.load import LoadedModel, load_model
-from ramify.prompts.renderer import Renderer
+from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
 from ramify.tasks.task import load_problems, load_task
@@ -57,9 +57,9 @@ class Model:
     """
 
     def __init__(self, loaded: LoadedModel, prompting: Prompting) -> None:
-        self.loaded, self.prompting = loaded, prompting
-        self._renderer = Renderer(loaded.tokenizer, prompting, stop_ids=loaded.stop_ids)
-        self._sampler = TreeSampler(loaded)
+        self.loaded, self._renderer, _ = fit_template(loaded, prompting)
+        self.prompting = prompting
+        self._sampler = TreeSampler(self.loaded)
 
     def __repr__(self) -> str:
         return f"<ramify.Model {self.loaded.policy} on {self.loaded.device}>"
@@ -173,7 +173,7 @@ def train(
     overwrite: bool = False,
     **settings: Any,
 ) -> TrainedRun:
-    """Train a model; it is loaded anew, so the one given stays as it is.
+    """Train a model; it is loaded anew, so the one given stays as it is. An adapter it has is trained on.
 
     Args:
         model: a loaded model, or whatever `load` takes.
@@ -193,7 +193,8 @@ def train(
     values: dict[str, Any] = {"method": method, "out": str(folder), "lora": None if lora is None else lora.model_dump()}
     if isinstance(model, Model):
         start = model.loaded
-        values |= {"model": start.name, "adapter": start.adapter, "prompt": model.prompting.model_dump()}
+        name = start.name if start.adapter is None else start.base
+        values |= {"model": name, "adapter": start.adapter, "prompt": model.prompting.model_dump()}
         values["train"] = {"device": str(start.device)}
     else:
         values["model"] = str(model)
@@ -231,7 +232,8 @@ def evaluate(
     name, loaded = _name(run_or_model), None
     if isinstance(run_or_model, Model):
         loaded = run_or_model.loaded
-        values = {"prompt": run_or_model.prompting.model_dump(), "adapter": loaded.adapter}
+        adapter = None if is_run(name) else loaded.adapter  # a run's own adapter needs no mention
+        values = {"prompt": run_or_model.prompting.model_dump(), "adapter": adapter}
     for setting, value in settings.items():
         _place(values, setting, value)
     named = {"task.name": task, "evaluate.limit": n, "out": None if out is None else str(out)}

@@ -1,7 +1,7 @@
 """A run is a folder: `run.json`, `config.yaml`, `metrics.jsonl` and artefacts. The next stage reads it.
 
-    run.json        command, resolved config, versions, seeds, hashes of data and model, parents, status, seconds
-    metrics.jsonl   one line an event: {"step", "seconds", "kind", …}
+run.json        command, resolved config, versions, seeds, hashes of data and model, parents, status, seconds
+metrics.jsonl   one line an event: {"step", "seconds", "kind", …}
 """
 
 from __future__ import annotations

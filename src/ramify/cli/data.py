@@ -26,10 +26,12 @@ def show(
     from ramify.model.load import load_tokenizer, resolve
     from ramify.prompts.renderer import Renderer
     from ramify.prompts.show import coloured
+    from ramify.prompts.templates import extend_tokenizer, find_template
     from ramify.train.rows import read_examples
 
     config = _config(arguments or [])
     tokenizer = load_tokenizer(resolve(config.model, config.adapter), config.revision)
+    tokenizer, _ = extend_tokenizer(tokenizer, find_template(config.prompt.chat_template, tokenizer))
     renderer = Renderer(tokenizer, config.prompt)
     terminal = output()
     for example in read_examples(config, "train")[:n]:

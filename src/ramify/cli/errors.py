@@ -66,7 +66,7 @@ def describe(error: BaseException) -> tuple[str, str | None, int]:
         code = FAILED if isinstance(error, RunError | TrainingError) else BAD_INPUT
         return _one_line(error.message), error.hint, code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "interrupted", _INTERRUPTED_HINTS.get(_command()), INTERRUPTED
+        return _one_line(str(error)) or "interrupted", _INTERRUPTED_HINTS.get(_command()), INTERRUPTED
     if hasattr(error, "format_message"):  # typer's own: an unknown command or option, a missing argument
         return _one_line(str(error.format_message())), f"see `{_command_path(error)} --help`", BAD_INPUT
     if _is_out_of_memory(error):

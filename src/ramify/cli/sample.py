@@ -32,7 +32,8 @@ def sample(
 
     run = rft.sample(config, resume=resume, overwrite=overwrite, progress=Bars())
     output().print(table("", ("rejection sampling", "count"), yield_rows(run.folder)))
-    console().print(f"next: ramify train data.train={run.folder} out=…", style="dim", markup=False)
+    if (run.folder / "rows.jsonl").stat().st_size:
+        console().print(f"next: ramify train data.train={run.folder} out=…", style="dim", markup=False)
 
 
 def yield_rows(folder: Path) -> list[tuple[str, object]]:

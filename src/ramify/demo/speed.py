@@ -9,7 +9,7 @@ from time import perf_counter
 from ramify.base.config import RunConfig
 from ramify.evaluate.stages import Stage
 from ramify.model.load import LoadedModel
-from ramify.prompts.renderer import Renderer
+from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
 
@@ -46,7 +46,7 @@ class Speed:
 
 def measure_speed(loaded: LoadedModel, config: RunConfig, together: Stage) -> Speed:
     """Answer the first questions of an evaluation one at a time, and compare with how long it took for all."""
-    renderer = Renderer(loaded.tokenizer, config.prompt, stop_ids=loaded.stop_ids)
+    loaded, renderer, _ = fit_template(loaded, config.prompt)
     sampler = TreeSampler(loaded)
     answers = {sample.problem_id: sample for sample in together.samples}
     tokens, same = 0, True

@@ -50,11 +50,11 @@ def complete(
     Raises:
         LengthError: a prompt leaves no room for the new tokens.
     """
-    from ramify.prompts.renderer import Renderer
+    from ramify.model.lora import fit_template
     from ramify.sample.engine import TreeSampler
     from ramify.sample.sampler import PromptTokens
 
-    renderer = Renderer(loaded.tokenizer, config.prompt, stop_ids=loaded.stop_ids)
+    loaded, renderer, _ = fit_template(loaded, config.prompt)
     prompts = [PromptTokens(problem.id, renderer.prompt_ids(problem.prompt)) for problem in problems]
     return TreeSampler(loaded).sample(prompts, config.sample, seed=config.seed, on_sample=on_sample)
 

@@ -25,6 +25,7 @@ from ramify.base.runs import Run, create_run
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.scores import Scores, score
 from ramify.model.load import LoadedModel, load_model
+from ramify.model.lora import fit_template
 from ramify.prompts.renderer import Renderer
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens, Sampler
@@ -103,7 +104,7 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator
     task = load_task(config.task)
     if loaded is None:
         loaded = load(config)
-    renderer = Renderer(loaded.tokenizer, config.prompt, stop_ids=loaded.stop_ids)
+    loaded, renderer, _ = fit_template(loaded, config.prompt)
     return Evaluator(TreeSampler(loaded), renderer, task)
 
 

@@ -15,117 +15,35 @@ from transformers import PreTrainedConfig
 
 from ramify.base.errors import LengthError, ModelError, nearest
 
-EXACT = frozenset(
-    {
-        "apertus",
-        "arcee",
-        "cohere",
-        "cohere2",
-        "cwm",
-        "dots1",
-        "ernie4_5",
-        "exaone4",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "glm",
-        "glm4",
-        "gpt2",
-        "gpt_neox",
-        "gpt_oss",
-        "granite",
-        "granitemoe",
-        "helium",
-        "hunyuan_v1_dense",
-        "jais2",
-        "llama",
-        "ministral",
-        "ministral3",
-        "mistral",
-        "mixtral",
-        "nanochat",
-        "nemotron",
-        "olmo",
-        "olmo2",
-        "olmo3",
-        "olmoe",
-        "opt",
-        "persimmon",
-        "phi",
-        "phi3",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "seed_oss",
-        "smollm3",
-        "stablelm",
-        "starcoder2",
-        "vaultgemma",
-    }
-)
+# fmt: off
+EXACT = frozenset({
+    "apertus", "arcee", "cohere", "cohere2", "cwm", "dots1", "ernie4_5", "exaone4", "gemma", "gemma2",
+    "gemma3_text", "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "helium",
+    "hunyuan_v1_dense", "jais2", "llama", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron",
+    "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma",
+})
 """Families (`model_type`) that are tested to be exact."""
 
-DROPS_KEYWORDS = frozenset({"stablelm", "nemotron", "persimmon"})
+DROPS_KEYWORDS = frozenset({
+    "stablelm", "nemotron", "persimmon",
+})
 """Families whose layers do not hand keywords on: the layout reaches them through a context variable."""
 
-_RECURRENT = frozenset(
-    {
-        "bailing_hybrid",
-        "bamba",
-        "falcon_h1",
-        "falcon_mamba",
-        "granitemoehybrid",
-        "jamba",
-        "kimi_linear",
-        "lfm2",
-        "lfm2_moe",
-        "lfm3",
-        "mamba",
-        "mamba2",
-        "minimax",
-        "nemotron_h",
-        "olmo_hybrid",
-        "qwen3_5",
-        "qwen3_5_moe",
-        "qwen3_5_moe_text",
-        "qwen3_5_text",
-        "qwen3_next",
-        "qwen4_exp",
-        "recurrent_gemma",
-        "rwkv",
-        "xlstm",
-        "zamba",
-        "zamba2",
-        "zaya",
-    }
-)
-_OWN_ATTENTION = frozenset(
-    {
-        "biogpt",
-        "bloom",
-        "codegen",
-        "ctrl",
-        "falcon",
-        "gpt_neo",
-        "gpt_neox_japanese",
-        "gptj",
-        "mpt",
-        "openai-gpt",
-        "xlnet",
-    }
-)
-_SPARSE = frozenset(
-    {
-        "deepseek_v32",
-        "deepseek_v4",
-        "dots3_note",
-        "glm_moe_dsa",
-        "llama4",
-        "llama4_text",
-        "minimax_m3_vl_text",
-    }
-)
+_RECURRENT = frozenset({
+    "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2",
+    "lfm2_moe", "lfm3", "mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp", "recurrent_gemma", "rwkv", "xlstm", "zamba",
+    "zamba2", "zaya",
+})
+_OWN_ATTENTION = frozenset({
+    "biogpt", "bloom", "codegen", "ctrl", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "mpt", "openai-gpt",
+    "xlnet",
+})
+_SPARSE = frozenset({
+    "deepseek_v32", "deepseek_v4", "dots3_note", "glm_moe_dsa", "llama4", "llama4_text", "minimax_m3_vl_text",
+})
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +111,7 @@ def check_depth(config: PreTrainedConfig, depth: int) -> None:
         limit = int(limit or config.max_position_embeddings)
         if depth > limit:
             raise LengthError(
-                f"a sequence of {depth} tokens is past the {limit} where {kind} rotary embeddings rescale the whole batch",
+                f"a sequence of {depth} tokens is past the {limit} where {kind} embeddings rescale the whole batch",
                 hint=f"data.max_length={limit}",
             )
 

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from huggingface_hub import errors as hub
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ramify import nano
 from ramify.base.errors import ModelError, nearest
@@ -35,7 +37,7 @@ class LoadedModel:
         name: as the user wrote it; what samples are labelled with.
         base: what the weights under an adapter came from: a hub id, a folder, or `nano`.
         stop_ids: tokens that end a completion, from the tokenizer and the generation config.
-        adapter: the folder of the adapter it was loaded with, or None.
+        adapter: the adapter that was put on top of `name`, as the user wrote it, or None.
     """
 
     network: PreTrainedModel | PeftModel
@@ -170,7 +172,7 @@ def load_model(
     source = resolve(name, adapter)
     where = choose_device(device)
     kind = _DTYPES[dtype] if dtype != "auto" else fastest_dtype(where)
-    with _one_line(name):
+    with _one_line(name), quiet():
         config = AutoConfig.from_pretrained(source.location, revision=revision)
         check_family(config)
         tokenizer = load_tokenizer(source, revision)
@@ -179,7 +181,7 @@ def load_model(
         )
     _fit_embeddings(network, tokenizer)
     if source.adapter is not None:
-        with _one_line(str(source.adapter)):
+        with _one_line(str(source.adapter)), quiet():
             network = PeftModel.from_pretrained(network, str(source.adapter), is_trainable=trainable)
     network = network.to(where).eval()
     return LoadedModel(
@@ -190,8 +192,20 @@ def load_model(
         stop_ids=stop_ids(network, tokenizer),
         device=where,
         dtype=kind,
-        adapter=None if source.adapter is None or str(source.adapter) == name else str(source.adapter),
+        adapter=adapter,
     )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of Transformers inside the block: they would cut into the caller's own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_without_weights(
@@ -266,7 +280,7 @@ def _one_line(name: str) -> Iterator[None]:
     """Turn what Transformers, PEFT and the hub raise into one `ModelError`."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, hub.HfHubHTTPError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, hub.HfHubHTTPError) as error:
         raise _explain(name, error) from error
 
 

@@ -18,9 +18,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ramify.base.config import LoRA
+from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError, RunError, unknown
-from ramify.model.load import LoadedModel, stop_ids
+from ramify.model.load import LoadedModel, quiet
+from ramify.model.logprobs import base_network
+from ramify.prompts.renderer import Renderer
+from ramify.prompts.templates import extend_tokenizer, find_template
 
 
 def linear_layers(network: nn.Module) -> dict[str, int]:
@@ -85,33 +88,25 @@ def _token_rows(network: Any, ids: tuple[int, ...]) -> dict[str, Any]:
     rows = {names[id(embedding)].rsplit(".", 1)[-1]: list(ids)}
     if head.weight is not embedding.weight:
         rows[names[id(head)].rsplit(".", 1)[-1]] = list(ids)
-        return {"trainable_token_indices": rows}
-    return {"trainable_token_indices": rows, "ensure_weight_tying": True}
+    return {"trainable_token_indices": rows}  # PEFT ties a tied head's rows by itself
 
 
-def add_tokens(loaded: LoadedModel, tokens: tuple[str, ...], *, stop: str | None, template: str | None) -> LoadedModel:
-    """Teach tokenizer and model a chat template's special tokens; new embedding rows start at the mean of the others.
+def fit_template(loaded: LoadedModel, prompting: Prompting) -> tuple[LoadedModel, Renderer, tuple[int, ...]]:
+    """The model and the renderer that belong together under these settings, and the ids of the tokens that were added.
 
-    Args:
-        tokens: special tokens the template needs; those already known are left alone.
-        stop: the token that ends a turn: it becomes eos, and generation stops on it.
-        template: the Jinja chat template to keep with the tokenizer.
+    Special tokens that the template needs are added to tokenizer and embeddings (rows start at the mean of the
+    others), and the model stops on what ends a turn: sampling, training and evaluation all start from here.
+
+    Raises:
+        ConfigError: the template cannot be used with this model.
     """
-    tokenizer, network = copy.deepcopy(loaded.tokenizer), loaded.network
-    known = tokenizer.get_vocab()
-    added = [token for token in tokens if token not in known]
-    if added:
-        tokenizer.add_special_tokens({"additional_special_tokens": added}, replace_extra_special_tokens=False)
-        _grow_embeddings(network, len(tokenizer), [tokenizer.convert_tokens_to_ids(token) for token in added])
-    if template is not None:
-        tokenizer.chat_template = template
-    stops = list(loaded.stop_ids)
-    if stop is not None:
-        tokenizer.eos_token = stop
-        stops = [tokenizer.convert_tokens_to_ids(stop), *(each for each in stops)]
-        stops = list(dict.fromkeys(stops))
-        network.generation_config.eos_token_id = stops
-    return replace(loaded, tokenizer=tokenizer, stop_ids=stop_ids(network, tokenizer))
+    template = find_template(prompting.chat_template, loaded.tokenizer)
+    tokenizer, tokens = extend_tokenizer(loaded.tokenizer, template)
+    ids: Any = tokenizer.convert_tokens_to_ids(list(tokens))
+    if ids:
+        _grow_embeddings(base_network(loaded.network), len(tokenizer), ids)
+    renderer = Renderer(tokenizer, prompting, stop_ids=loaded.stop_ids)
+    return replace(loaded, tokenizer=tokenizer, stop_ids=renderer.stop_ids), renderer, tuple(ids)
 
 
 def _grow_embeddings(network: Any, size: int, new_ids: list[int]) -> None:
@@ -142,17 +137,20 @@ def save_trained(loaded: LoadedModel, folder: Path) -> None:
         RunError: the folder cannot be written.
     """
     try:
-        if isinstance(loaded.network, PeftModel):
-            _save_adapter(loaded.network, folder)
-        else:
-            loaded.network.save_pretrained(str(folder))
-        loaded.tokenizer.save_pretrained(str(folder))
-        loaded.network.generation_config.save_pretrained(str(folder))
+        with quiet():
+            _save_network(loaded.network, folder)
+            loaded.tokenizer.save_pretrained(str(folder))
+            stops = copy.deepcopy(loaded.network.generation_config)
+            stops.eos_token_id = list(loaded.stop_ids)
+            stops.save_pretrained(str(folder))
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _save_adapter(network: PeftModel, folder: Path) -> None:
+def _save_network(network: Any, folder: Path) -> None:
+    if not isinstance(network, PeftModel):
+        network.save_pretrained(str(folder))
+        return
     # Left to itself PEFT asks the hub whether the vocabulary was resized; added rows are in the adapter already.
     network.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # an empty card full of placeholders

@@ -11,6 +11,7 @@ Special tokens of a template are found by rendering a probe conversation, never 
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,27 @@ def missing_tokens(tokenizer: PreTrainedTokenizerBase, template: str | Template)
     text += render(tokenizer, found, _probe(answered=False), generation=True)
     known = tokenizer.get_vocab()
     return tuple(token for token in dict.fromkeys(_SPECIAL.findall(text)) if token not in known)
+
+
+def extend_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, template: Template
+) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+    """A copy of the tokenizer that can write this template, and the special tokens that were added to it.
+
+    The copy carries the template, and the token that ends a turn is its eos. The tokenizer itself is returned for
+    `plain` and for the model's own template, which need nothing.
+    """
+    if template.is_plain or template.name == "model":
+        return tokenizer, ()
+    missing = missing_tokens(tokenizer, template)
+    extended = copy.deepcopy(tokenizer)
+    if missing:
+        extended.add_special_tokens({"additional_special_tokens": list(missing)}, replace_extra_special_tokens=False)
+    extended.chat_template = template.source
+    stop = turn_end(extended, template)
+    if stop is not None:
+        extended.eos_token = stop
+    return extended, missing
 
 
 def _probe(*, answered: bool) -> Conversation:

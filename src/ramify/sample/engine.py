@@ -31,7 +31,7 @@ from ramify.sample.prefill import Forward, Prefill, Ready
 from ramify.sample.prefix import plan_prompts
 from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens
 from ramify.sample.streaming import StopStrings, StreamedText, cut_at, decode
-from ramify.sample.weights import fast_weights
+from ramify.sample.weights import fast_weights, slots_that_fit
 
 CHUNK = 512
 """Prompt tokens computed at once: bounds memory, never changes the result."""
@@ -158,7 +158,8 @@ class _Run:
         samples = [len(some) for some in wanted]
         tree = plan_prompts([prompt.ids for prompt in prompts], samples, settings.live, CHUNK)
         copied = max(tree.copied(number) for number in range(len(prompts)))
-        slots = Slots(min(settings.live, self._total), copied + settings.max_new_tokens, loaded.device)
+        capacity = copied + settings.max_new_tokens
+        slots = Slots(min(settings.live, self._total, slots_that_fit(loaded, capacity)), capacity, loaded.device)
         strings = StopStrings(loaded.tokenizer, settings.stop) if settings.stop else None
         self._live = Live(slots, settings, Ending(loaded.stop_ids, strings))
         self._prefill = Prefill(tree, samples, self._forward, loaded.device)

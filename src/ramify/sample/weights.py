@@ -1,4 +1,4 @@
-"""Weights in the type that multiplies fastest, for as long as sampling lasts.
+"""What sampling puts into memory: weights in the type that multiplies fastest, and as many slots as there is room for.
 
 A CPU without bf16 instructions multiplies bf16 matrices several times slower than fp32 ones. Every decode step reads
 every weight once, so turning them once for the whole run is faster than turning them for each product, and the
@@ -11,8 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
+from ramify.model.load import LoadedModel
 from ramify.model.rates import product_dtype
 
 SPARE = 0.4
@@ -41,8 +43,20 @@ def _tensors(network: nn.Module) -> list[Tensor]:
     return [tensor for tensor in found.values() if tensor.is_floating_point()]
 
 
-def free_memory() -> float:
-    """Bytes of free main memory; infinite where the system does not say."""
+def slots_that_fit(loaded: LoadedModel, capacity: int) -> int:
+    """How many slots of this many tokens half of the free memory holds, at least one."""
+    config = loaded.network.config
+    queries = int(config.num_attention_heads)
+    heads = int(getattr(config, "num_key_value_heads", None) or queries)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
+    token = 2 * 4 * heads * size * int(config.num_hidden_layers)  # keys and values, at most fp32
+    return max(1, int(min(free_memory(loaded.device) / 2, 1e15) // (token * capacity)))
+
+
+def free_memory(device: torch.device | None = None) -> float:
+    """Bytes of free memory, on the CPU unless a device is given; infinite where the system does not say."""
+    if device is not None and device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):

@@ -10,7 +10,7 @@ from ramify.base.config import Prompting, RunConfig
 from ramify.base.errors import LengthError
 from ramify.model.load import load_without_weights
 from ramify.prompts.renderer import Renderer
-from ramify.prompts.templates import find_template, missing_tokens
+from ramify.prompts.templates import extend_tokenizer, find_template
 from ramify.train.rows import read_examples, read_training_problems, render_all
 from ramify.train.schedule import Schedule
 
@@ -77,7 +77,5 @@ def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int)
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase, prompting: Prompting) -> Renderer:
-    missing = missing_tokens(tokenizer, find_template(prompting.chat_template, tokenizer))
-    if missing:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(missing)}, replace_extra_special_tokens=False)
-    return Renderer(tokenizer, prompting)
+    extended, _ = extend_tokenizer(tokenizer, find_template(prompting.chat_template, tokenizer))
+    return Renderer(extended, prompting)

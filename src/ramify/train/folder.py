@@ -124,9 +124,10 @@ def recorded(run: Run) -> Iterator[None]:
     Seconds of a run that was stopped and resumed add up.
     """
     before, began = float(run.record.get("seconds", 0.0)), time.perf_counter()
-    end: dict[str, Any] = {"status": "finished"}
+    end: dict[str, Any] = {"status": "failed"}
     try:
         yield
+        end = {"status": "finished"}
     except KeyboardInterrupt:
         end = {"status": "stopped"}
         raise

@@ -65,4 +65,4 @@ def _writer(run: Run, step: int, progress: Progress) -> Any:
     except ImportError:
         progress.note("tensorboard is not installed, so no events are written (pip install tensorboard)")
         return None
-    return SummaryWriter(str(run.folder), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run.folder), purge_step=step + 1 if step else None)

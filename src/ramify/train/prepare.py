@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from ramify.base.config import Prompting, RunConfig
+from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError
 from ramify.base.rng import key
 from ramify.model.fused import fuse
 from ramify.model.load import LoadedModel, load_model
-from ramify.model.lora import add_adapter, add_tokens
+from ramify.model.lora import add_adapter, fit_template
 from ramify.prompts.renderer import Renderer
-from ramify.prompts.templates import find_template, missing_tokens, turn_end
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedMod
         ConfigError: an adapter and full fine-tuning contradict each other.
     """
     start = _load(config, checkpoint) if loaded is None or checkpoint is not None else loaded
-    start, added = with_template(start, config.prompt)
+    start, renderer, added = fit_template(start, config.prompt)
     if config.lora is None:
         trained = _train_everything(start)
     elif isinstance(start.network, PeftModel):
@@ -52,20 +51,7 @@ def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedMod
     network = trained.network
     if config.train.checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    renderer = Renderer(trained.tokenizer, config.prompt, stop_ids=trained.stop_ids)
     return Prepared(trained, renderer, fuse(network))
-
-
-def with_template(loaded: LoadedModel, prompting: Prompting) -> tuple[LoadedModel, tuple[int, ...]]:
-    """The model with the special tokens and stop token of the chosen chat template, and the ids that were added."""
-    template = find_template(prompting.chat_template, loaded.tokenizer)
-    if template.is_plain or template.name == "model":
-        return loaded, ()
-    missing = missing_tokens(loaded.tokenizer, template)
-    stop = turn_end(loaded.tokenizer, template)
-    changed = add_tokens(loaded, missing, stop=stop, template=template.source)
-    ids: Any = changed.tokenizer.convert_tokens_to_ids(list(missing))
-    return changed, tuple(ids)
 
 
 def fingerprint(network: Any) -> str:

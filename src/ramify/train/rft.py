@@ -22,7 +22,7 @@ from ramify.base.records import json_line, write_json, write_jsonl
 from ramify.base.runs import Run
 from ramify.base.types import Example, Problem
 from ramify.model.load import LoadedModel, load_model
-from ramify.prompts.renderer import Renderer
+from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
 from ramify.tasks.task import Task, load_task
 from ramify.train.collect import Asking, Collection, collect
@@ -117,7 +117,7 @@ class _Rounds:
     def _asking(self, run: Run, number: int, task: Task) -> Asking:
         loaded = self._policy(run, number)
         prompting = self.config.sample_prompt or self.config.prompt
-        renderer = Renderer(loaded.tokenizer, prompting, stop_ids=loaded.stop_ids)
+        loaded, renderer, _ = fit_template(loaded, prompting)
         return Asking(TreeSampler(loaded), renderer, task, self.config.sample, self.config.seed)
 
     def _policy(self, run: Run, number: int) -> LoadedModel:

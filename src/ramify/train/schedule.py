@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from ramify.base.config import Train
 from ramify.base.rng import generator
@@ -38,6 +37,7 @@ class Schedule:
     shape: str
     peak: float
     seed: int
+    _order: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, groups: Sequence[Sequence[int]], settings: Train, seed: int) -> Schedule:
@@ -64,8 +64,10 @@ class Schedule:
     def indices(self, step: int) -> tuple[int, ...]:
         """The sequences of one step (0-based)."""
         epoch, place = divmod(step, self.per_epoch)
-        order = _epoch_order(self.groups, self.seed, epoch)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        if epoch not in self._order:
+            self._order.clear()  # one epoch at a time is enough
+            self._order[epoch] = _epoch_order(self.groups, self.seed, epoch)
+        return self._order[epoch][place * self.batch_size : (place + 1) * self.batch_size]
 
     def rate(self, step: int) -> float:
         """The learning rate of one step (0-based): linear warm-up to the peak at step `warmup`, then the shape.
@@ -94,7 +96,6 @@ class Schedule:
         return None
 
 
-@lru_cache(maxsize=2)
 def _epoch_order(groups: tuple[tuple[int, ...], ...], seed: int, epoch: int) -> tuple[int, ...]:
     shuffled = list(groups)
     generator(seed, "epoch", epoch).shuffle(shuffled)

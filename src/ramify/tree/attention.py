@@ -114,7 +114,7 @@ def _attention_forward(
     dropout: float = 0.0,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """The signature that Transformers calls; `settings` hold window, softcap, sinks and layout, where a family has them."""
+    """The signature that Transformers calls; `settings` hold window, softcap, sinks, layout, where there are any."""
     layout = settings.pop("tree_layout", None)
     if layout is None:
         layout = _current.get()

@@ -2,12 +2,11 @@
 
 For each tile (see `tiles`) the scores of its rows against all keys above them and themselves fit the cache: one
 softmax, no merging, no copies of keys. The heads of a group are folded into the rows, so keys and values are never
-repeated. All arithmetic is fp32 whatever the model's type (CPUs multiply small fp32 blocks faster than torch's
-flash kernel does either type, and the scores keep their accuracy); only q, k, v, the output and the log-sum-exp are
-kept for the backward, which computes the probabilities again (Dao et al. 2022, arXiv 2205.14135, algorithm 4).
+repeated. All arithmetic is fp32 whatever the model's type, so scores keep their accuracy. Only q, k and v are kept
+for the backward, which computes the probabilities again (as in Dao et al. 2022, arXiv 2205.14135).
 
-Shape legend: B batch, H key heads, G query heads a key head, T rows, D head dimension, N = B·H,
-R = tile rows · G, K tile keys.
+Shape legend: H key heads, N of them at once, G query heads a key head, T packed tokens, D head dimension,
+r rows of a tile, R = G·r, K its score columns: its keys, and one more where there are sinks.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ def cpu_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring, sinks: Tensor | None
 ) -> Tensor:
     """Tree attention by tiles; arguments and result as in `attention.tree_attention`."""
+    if len(query) != 1:
+        rows = zip(query.split(1), key.split(1), value.split(1), strict=True)
+        return torch.cat([cpu_attention(q, k, v, layout, scoring, sinks) for q, k, v in rows])
     window = layout.window(scoring.window)
     tiles = layout.plan(("tiles", window), lambda tree: _plan(tree, window))
     out: Tensor = _TreeAttention.apply(query, key, value, sinks, tiles, scoring)  # type: ignore[no-untyped-call]  # torch
@@ -50,150 +52,131 @@ class _TreeAttention(torch.autograd.Function):
         tiles: tuple[Tile, ...],
         scoring: Scoring,
     ) -> Tensor:
-        group = query.shape[1] // key.shape[1]
-        q, k, v = _fold(query, group), _fold(key, 1).mul_(scoring.scaling), _fold(value, 1)
-        out = q.new_empty(*q.shape[:2], v.shape[-1])
-        lse = q.new_empty(*q.shape[:2], 1)
-        sink = _sink_of_rows(sinks, query, group)
-        buffer = _buffer(tiles, group, q)
-        for tile, heads in _blocks(tiles, group, len(q)):
-            rows = slice(tile.start * group, tile.stop * group)
-            scores = _scores(tile, q[heads, rows], k[heads], buffer, scoring.softcap)
-            top = scores.amax(-1, keepdim=True)
-            if sink is not None:
-                torch.maximum(top, sink[heads, rows], out=top)
-            scores.sub_(top).exp_()
-            total = scores.sum(-1, keepdim=True)
-            if sink is not None:
-                total += (sink[heads, rows] - top).exp_()
-            part = out[heads, rows]
-            _times_spans(tile, scores, v[heads], part)
-            part.div_(total)
-            torch.add(top, total.log_(), out=lse[heads, rows])
-        result = _unfold(out, query)
-        ctx.save_for_backward(query, key, value, sinks, result, lse)
+        ctx.save_for_backward(query, key, value, sinks)
         ctx.tiles, ctx.scoring = tiles, scoring
+        group = query.shape[1] // key.shape[1]
+        k, v = _plain(key).mul_(scoring.scaling), _plain(value)
+        result = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+        out = _grouped(result.transpose(1, 2), group)
+        for tile, heads, buffer in _blocks(tiles, _grouped(query, group), sinks, 1):
+            q = _rows(query, tile, heads, group)
+            probs = _probabilities(tile, q, k[heads], buffer[0], scoring, _sinks_of(sinks, heads, q, group))[0]
+            part = _times_spans(tile, probs, v[heads])
+            out[heads, :, tile.start : tile.stop] = part.view(len(q), group, -1, part.shape[-1])
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, sinks, result, lse = ctx.saved_tensors
-        group, softcap = query.shape[1] // key.shape[1], ctx.scoring.softcap
-        q, k, v = _fold(query, group), _fold(key, 1).mul_(ctx.scoring.scaling), _fold(value, 1)
-        d_out = _fold(grads[0].transpose(1, 2), group)
-        delta = _fold((grads[0].to(q.dtype) * result).sum(-1, keepdim=True).transpose(1, 2), group)
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        buffer, second = _buffer(ctx.tiles, group, q), _buffer(ctx.tiles, group, q)
-        for tile, heads in _blocks(ctx.tiles, group, len(q)):
-            rows = slice(tile.start * group, tile.stop * group)
-            probs = _scores(tile, q[heads, rows], k[heads], buffer, softcap)
-            slope = None if softcap is None else (probs / softcap).square_().neg_().add_(1)
-            probs.sub_(lse[heads, rows]).exp_()
-            _add_to_spans(tile, probs, d_out[heads, rows], d_v[heads])
-            d_scores = _view(second, probs.shape)
-            _products(tile, d_out[heads, rows], v[heads], d_scores)
-            d_scores.sub_(delta[heads, rows]).mul_(probs)
+        query, key, value, sinks = ctx.saved_tensors
+        scoring, group = ctx.scoring, query.shape[1] // key.shape[1]
+        k, v = _plain(key).mul_(scoring.scaling), _plain(value)
+        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
+        d_query = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        d_q_out, d_out = _grouped(d_query, group), grads[0].transpose(1, 2)
+        d_sinks = None if sinks is None else k.new_zeros(len(k), group)
+        for tile, heads, buffer in _blocks(ctx.tiles, _grouped(query, group), sinks, 2):
+            q, d_o = _rows(query, tile, heads, group), _rows(d_out, tile, heads, group)
+            sink = _sinks_of(sinks, heads, q, group)
+            probs, slope = _probabilities(tile, q, k[heads], buffer[0], scoring, sink)
+            _add_to_spans(tile, probs, d_o, d_v[heads])
+            d_scores = buffer[1][: probs.numel()].view_as(probs)
+            _products(tile, d_o, v[heads], d_scores)
+            if d_sinks is not None:
+                d_scores[..., tile.n_keys] = 0  # a sink attends to nothing
+            torch.ops.aten._softmax_backward_data.out(d_scores, probs, -1, probs.dtype, grad_input=d_scores)
+            if d_sinks is not None:
+                d_sinks[heads] += d_scores[..., tile.n_keys].view(len(q), group, -1).sum(-1)
             if slope is not None:
-                d_scores.mul_(slope.nan_to_num_(neginf=0.0))  # masked scores are -inf: their gradient is 0
-            _times_spans(tile, d_scores, k[heads], d_q[heads, rows])
-            _add_to_spans(tile, d_scores, q[heads, rows], d_k[heads])
-        sink = _sink_of_rows(sinks, query, group)
-        d_sinks = None if sink is None else _sink_gradient(sink, lse, delta, sinks, group)
-        d_k.mul_(ctx.scoring.scaling)
-        d_query, d_key, d_value = (
-            _unfold(grad, like).transpose(1, 2) for grad, like in ((d_q, query), (d_k, key), (d_v, value))
-        )
-        return d_query, d_key, d_value, d_sinks, None, None
+                d_scores[..., : tile.n_keys].mul_(slope)
+            part = _times_spans(tile, d_scores, k[heads])
+            d_q_out[heads, :, tile.start : tile.stop] = part.view(len(q), group, -1, part.shape[-1])
+            _add_to_spans(tile, d_scores, q, d_k[heads])
+        d_k.mul_(scoring.scaling)
+        if d_sinks is not None:
+            d_sinks = d_sinks.view(-1).to(sinks.dtype)
+        return d_query, d_k[None].to(key.dtype), d_v[None].to(value.dtype), d_sinks, None, None
 
 
-def _blocks(tiles: tuple[Tile, ...], group: int, n_heads: int) -> Iterator[tuple[Tile, slice]]:
-    """Each tile with a slice of key heads at a time, as many as keep the scores in the cache."""
-    for tile in tiles:
-        step = _heads_at_once(tile, group)
+def _blocks(
+    tiles: tuple[Tile, ...], query: Tensor, sinks: Tensor | None, buffers: int
+) -> Iterator[tuple[Tile, slice, Tensor]]:
+    """Each tile with some key heads at a time, as many as keep the scores in the cache, and room for their scores."""
+    n_heads, group = query.shape[:2]
+    kind = torch.float64 if query.dtype == torch.float64 else torch.float32
+    sizes = [(tile.stop - tile.start) * group * (tile.n_keys + (sinks is not None)) for tile in tiles]
+    steps = [max(1, min(n_heads, _SCORES // size)) for size in sizes]
+    room = max((size * step for size, step in zip(sizes, steps, strict=True)), default=0)
+    buffer = torch.empty(buffers, room, dtype=kind)
+    for tile, step in zip(tiles, steps, strict=True):
         for first in range(0, n_heads, step):
-            yield tile, slice(first, first + step)
+            yield tile, slice(first, first + step), buffer
 
 
-def _heads_at_once(tile: Tile, group: int) -> int:
-    return max(1, _SCORES // ((tile.stop - tile.start) * group * tile.n_keys))
-
-
-def _buffer(tiles: tuple[Tile, ...], group: int, like: Tensor) -> Tensor:
-    sizes = [
-        min(len(like), _heads_at_once(tile, group)) * (tile.stop - tile.start) * group * tile.n_keys for tile in tiles
-    ]
-    return like.new_empty(max(sizes, default=0))
-
-
-def _view(buffer: Tensor, shape: torch.Size) -> Tensor:
-    return buffer[: shape.numel()].view(shape)
-
-
-def _scores(tile: Tile, q: Tensor, k: Tensor, buffer: Tensor, softcap: float | None) -> Tensor:
-    """[N, R, K] masked scores, in the buffer."""
-    scores = _view(buffer, torch.Size((*q.shape[:2], tile.n_keys)))
+def _probabilities(
+    tile: Tile, q: Tensor, k: Tensor, buffer: Tensor, scoring: Scoring, sink: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """[N, R, K] softmax of the masked scores, in the buffer; and the slope of the soft cap at each score."""
+    columns = tile.n_keys + (sink is not None)
+    scores = buffer[: q.shape[0] * q.shape[1] * columns].view(*q.shape[:2], columns)
+    slope = None
     _products(tile, q, k, scores)
-    if softcap is not None:
-        scores.div_(softcap).tanh_().mul_(softcap)
+    if scoring.softcap is not None:
+        capped = scores[..., : tile.n_keys].div_(scoring.softcap).tanh_()
+        slope = capped.square().neg_().add_(1)
+        capped.mul_(scoring.softcap)
     rows, masked = tile.mask.shape
-    scores.view(len(q), rows, -1, tile.n_keys)[..., tile.n_keys - masked :].add_(tile.mask[:, None])
-    return scores
+    scores.view(-1, rows, columns)[..., tile.n_keys - masked : tile.n_keys].add_(tile.mask)
+    if sink is not None:
+        scores[..., tile.n_keys] = sink
+    return torch.softmax(scores, -1, out=scores), slope
 
 
 def _products(tile: Tile, rows: Tensor, keys: Tensor, out: Tensor) -> None:
-    """out[N, R, K] = rows[N, R, D] · keys[N, spans, D]ᵀ."""
+    """out[N, R, :] = rows[N, R, D] · keys[N, spans, D]ᵀ."""
     column = 0
     for start, stop in tile.spans:
         torch.bmm(rows, keys[:, start:stop].transpose(1, 2), out=out[..., column : column + stop - start])
         column += stop - start
 
 
-def _times_spans(tile: Tile, weights: Tensor, values: Tensor, out: Tensor) -> None:
-    """out[N, R, D] = weights[N, R, K] · values[N, spans, D]."""
-    column = 0
+def _times_spans(tile: Tile, weights: Tensor, values: Tensor) -> Tensor:
+    """[N, R, D] = weights[N, R, :] · values[N, spans, D]."""
+    out, column = None, 0
     for start, stop in tile.spans:
         part = weights[..., column : column + stop - start]
-        if column == 0:
-            torch.bmm(part, values[:, start:stop], out=out)
-        else:
-            out.baddbmm_(part, values[:, start:stop])
+        out = part @ values[:, start:stop] if out is None else out.baddbmm_(part, values[:, start:stop])
         column += stop - start
+    assert out is not None  # a tile sees at least itself
+    return out
 
 
 def _add_to_spans(tile: Tile, weights: Tensor, rows: Tensor, out: Tensor) -> None:
-    """out[N, spans, D] += weights[N, R, K]ᵀ · rows[N, R, D]."""
+    """out[N, spans, D] += weights[N, R, :]ᵀ · rows[N, R, D]."""
     column = 0
     for start, stop in tile.spans:
         out[:, start:stop].baddbmm_(weights[..., column : column + stop - start].transpose(1, 2), rows)
         column += stop - start
 
 
-def _fold(tensor: Tensor, group: int) -> Tensor:
-    """[B, H·G, T, D] -> [B·H, T·G, D], a contiguous copy in fp32 (fp64 stays)."""
-    batch, heads, length, width = tensor.shape
+def _grouped(tensor: Tensor, group: int) -> Tensor:
+    """[1, H·G, T, D] -> [H, G, T, D], a view."""
+    return tensor[0].view(-1, group, *tensor.shape[2:])
+
+
+def _rows(tensor: Tensor, tile: Tile, heads: slice, group: int) -> Tensor:
+    """[N, R, D] of a tile's rows, a contiguous copy in fp32 (fp64 stays)."""
+    part = _grouped(tensor[:, :, tile.start : tile.stop], group)[heads]
+    return _plain(part).view(part.shape[0], -1, part.shape[-1])
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A contiguous copy in fp32 (fp64 stays), its first two dimensions joined: [1, H, T, D] -> [H, T, D]."""
     kind = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
-    folded = torch.empty(batch, heads // group, length, group, width, dtype=kind)
-    folded.copy_(tensor.unflatten(1, (heads // group, group)).transpose(2, 3))
-    return folded.view(batch * (heads // group), length * group, width)
+    return torch.empty(tensor.shape, dtype=kind).copy_(tensor).flatten(0, 1)
 
 
-def _unfold(folded: Tensor, like: Tensor) -> Tensor:
-    """[B·H, T·G, D] -> [B, T, H·G, D], a contiguous copy in the type of `like` [B, H·G, T, *]."""
-    batch, heads, length = like.shape[:3]
-    group = folded.shape[1] // max(length, 1)
-    whole = torch.empty(batch, length, heads // group, group, folded.shape[-1], dtype=like.dtype)
-    whole.copy_(folded.view(batch, heads // group, length, group, -1).transpose(1, 2))
-    return whole.view(batch, length, heads, -1)
-
-
-def _sink_of_rows(sinks: Tensor | None, query: Tensor, group: int) -> Tensor | None:
-    """[B·H, T·G, 1]: the sink logit that each folded row adds to its softmax."""
+def _sinks_of(sinks: Tensor | None, heads: slice, rows: Tensor, group: int) -> Tensor | None:
+    """[N, R]: the sink logit of each row's head."""
     if sinks is None:
         return None
-    return _fold(sinks.view(1, -1, 1, 1).expand(len(query), -1, query.shape[2], 1), group)
-
-
-def _sink_gradient(sink: Tensor, lse: Tensor, delta: Tensor, sinks: Tensor, group: int) -> Tensor:
-    """[H·G]: a sink attends to nothing, so the gradient of its score is -p·delta, summed over all rows."""
-    by_row = (sink - lse).exp_().mul_(delta).neg_()
-    return by_row.view(-1, len(sinks) // group, by_row.shape[1] // group, group).sum((0, 2)).view(-1).to(sinks.dtype)
+    return sinks.to(rows.dtype).view(-1, group)[heads].repeat_interleave(rows.shape[1] // group, 1)
