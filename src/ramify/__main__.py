@@ -1,3 +1,5 @@
+"""`python -m ramify` is `ramify`."""
+
 from ramify.cli.main import main
 
 if __name__ == "__main__":

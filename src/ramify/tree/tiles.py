@@ -18,9 +18,9 @@ from ramify.tree.tree import Ints, Node
 
 Span = tuple[int, int]
 
-LARGEST_TILE = 96
+LARGEST_TILE = 160
 SMALLEST_TILE = 32
-_TILE_AREA = 24576  # rows × keys: the scores of one key head's group stay in the second-level cache
+_TILE_AREA = 49152  # rows × keys: the scores of one key head's group stay in the second-level cache
 
 
 @dataclass(frozen=True, eq=False, slots=True)
