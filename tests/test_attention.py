@@ -186,6 +186,17 @@ def test_many_heads_are_computed_in_parts() -> None:
         assert_close(found, tree_attention(query, key, value, batch.layout, scaling=0.5), 1e-5)
 
 
+def test_several_rows_of_one_layout() -> None:
+    """A batch dimension: each row as if alone."""
+    batch = branching(4, "bushy")
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, n, len(batch.input_ids), 4, generator=generator) for n in (4, 2, 2))
+    with backend("cpu"):
+        found = tree_attention(query, key, value, batch.layout, scaling=0.5)
+    with backend("dense"):
+        assert_close(found, tree_attention(query, key, value, batch.layout, scaling=0.5), 1e-5)
+
+
 def test_extreme_scores_stay_finite() -> None:
     """Scores in the thousands neither overflow nor lose the row's largest key."""
     batch = branching(5, "bushy")

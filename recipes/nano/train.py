@@ -1,6 +1,6 @@
 """Train nano from scratch: `python recipes/nano/train.py --out DIR` makes the tokenizer, the text and the weights.
 
-Two quiet cores take about half an hour. Matrices are trained with Muon (Keller Jordan, 2024,
+Two quiet cores take about 35 minutes. Matrices are trained with Muon (Keller Jordan, 2024,
 https://kellerjordan.github.io/posts/muon/), embeddings and norms with AdamW; the learning rate falls linearly to zero
 over the last part. Tokens of questions count a tenth of tokens of answers.
 """
@@ -150,7 +150,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
     """Write a complete Transformers folder in bfloat16; an interrupted write leaves the old folder whole."""
     fresh = out.with_name(out.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    copy = new_model(model.config.vocab_size, 0).to(torch.bfloat16)
+    copy = new_model(model.config.vocab_size, seed=0).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     copy.save_pretrained(fresh)

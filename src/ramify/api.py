@@ -75,7 +75,8 @@ class Model:
             ConfigError: an unknown or impossible setting.
             LengthError: the prompt leaves no room for max_new_tokens.
         """
-        return self.generate_batch([prompt], **sampling)[0]
+        [text] = self.generate_batch([prompt], None, **sampling)
+        return text
 
     @overload
     def generate_batch(

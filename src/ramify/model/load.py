@@ -23,7 +23,7 @@ from ramify import nano
 from ramify.base.errors import ModelError, nearest
 from ramify.base.runs import Run, is_run
 from ramify.model.families import check_family
-from ramify.model.rates import product_rates
+from ramify.model.rates import fastest_dtype
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -175,8 +175,9 @@ def load_model(
     with _one_line(name), quiet():
         config = AutoConfig.from_pretrained(source.location, revision=revision)
         check_family(config)
+        _no_attention_dropout(config)
         tokenizer = load_tokenizer(source, revision)
-        network = AutoModelForCausalLM.from_pretrained(
+        network: Any = AutoModelForCausalLM.from_pretrained(
             source.location, config=config, revision=revision, dtype=kind, use_safetensors=True
         )
     _fit_embeddings(network, tokenizer)
@@ -200,12 +201,13 @@ def load_model(
 def quiet() -> Iterator[None]:
     """No progress bars of Transformers inside the block: they would cut into the caller's own."""
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def load_without_weights(
@@ -258,17 +260,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """What `auto` means: bf16 where it is native, fp16 on older GPUs, fp32 on CPUs that multiply bf16 slower."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu":
-        rates = product_rates()
-        return torch.bfloat16 if rates["bf16"] > rates["fp32"] else torch.float32
-    return torch.float32
+def _no_attention_dropout(config: Any) -> None:
+    """What is computed once for many sequences cannot be dropped differently for each: older families train with 0."""
+    for name in ("attention_dropout", "attn_pdrop"):
+        if getattr(config, name, 0):
+            setattr(config, name, 0.0)
 
 
-def _fit_embeddings(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _fit_embeddings(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give the embedding a row for every token of a tokenizer that was extended when the adapter was made."""
     rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:

@@ -6,6 +6,8 @@ S supervised targets, U unique supervised rows.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from peft import PeftModel
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
@@ -33,8 +35,7 @@ def base_network(network: nn.Module) -> PreTrainedModel:
         return network
     if network.active_peft_config.is_prompt_learning:
         raise ModelError(f"adapters of type {network.active_peft_config.peft_type} cannot be used", hint="use LoRA")
-    base: PreTrainedModel = network.get_base_model()
-    return base
+    return cast(PreTrainedModel, network.get_base_model())
 
 
 def attend_on_trees(network: Network) -> PreTrainedModel:
@@ -65,7 +66,7 @@ def hidden_states(network: Network, batch: Batch) -> Tensor:
     base = attend_on_trees(network)
     check_depth(base.config, batch.layout.depth)
     if not len(batch.input_ids):
-        return base.get_input_embeddings().weight.new_zeros(0, base.config.hidden_size)
+        return torch.zeros(0, base.config.hidden_size, dtype=base.dtype, device=batch.input_ids.device)
     with tree_layout(batch.layout):
         output = base.base_model(
             input_ids=batch.input_ids[None],
@@ -80,7 +81,7 @@ def hidden_states(network: Network, batch: Batch) -> Tensor:
 def logits(network: Network, hidden: Tensor) -> Tensor:
     """[..., V] the model's logits of hidden states [..., H], in the head's type, soft cap and scale applied."""
     base = base_network(network)
-    return head_form(base.config).apply(base.get_output_embeddings()(hidden))
+    return head_form(base.config).apply(_head(base)(hidden))
 
 
 def token_logprobs(network: Network, batch: Batch) -> Tensor:
@@ -136,7 +137,12 @@ def _product_head(base: PreTrainedModel) -> tuple[Tensor, Tensor | None] | None:
     PEFT's wrappers answer for `weight` with what is in force: the original when adapters are off. A head with low-rank
     or quantised weights is called as a module instead.
     """
-    head = base.get_output_embeddings()
+    head = _head(base)
     wrapped = isinstance(head, ModulesToSaveWrapper | TrainableTokensWrapper)
     plain = type(head.original_module if wrapped else head) is nn.Linear
-    return (head.weight, getattr(head, "bias", None)) if plain else None
+    return (cast(Tensor, head.weight), getattr(head, "bias", None)) if plain else None
+
+
+def _head(base: Any) -> nn.Module:
+    head: nn.Module = base.get_output_embeddings()
+    return head

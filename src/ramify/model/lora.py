@@ -26,7 +26,7 @@ from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template
 
 
-def linear_layers(network: nn.Module) -> dict[str, int]:
+def linear_layers(network: Any) -> dict[str, int]:
     """Names (last part) of the linear layers an adapter can go on, with how many there are; the head is left out."""
     head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None
     names: dict[str, int] = {}
@@ -56,9 +56,10 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
     for target in targets:
         if target not in has:
             raise ModelError(f"lora.targets: {unknown('layer', target, has)}")
+    alpha: Any = lora.alpha  # PEFT scales by any number, but declares whole ones
     config = LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,
+        lora_alpha=alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_rslora=lora.rslora,

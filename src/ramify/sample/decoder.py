@@ -55,7 +55,8 @@ class Norm:
         wide = x.float()
         size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = size.square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        return (wide * scale).to(x.dtype) * self.weight
+        normed: Tensor = (wide * scale).to(x.dtype) * self.weight
+        return normed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +107,16 @@ class Decoder:
             query_norm, key_norm = layer.head_norms
             front = torch.cat([query_norm(front[:, : self._queries]), key_norm(front[:, self._queries :])], dim=1)
         if layer.rotary:
-            pairs = torch.view_as_complex(front.float().unflatten(-1, (-1, 2)))
+            pairs = torch.view_as_complex(front.float().view(tokens, turned, -1, 2))
             front = torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
-        query = front[:, : self._queries].unflatten(1, (self._keys, -1))
+        query = front[:, : self._queries].reshape(tokens, self._keys, -1, self._size)
         out = current.attend(index, query, front[:, self._queries :], value, layer.scoring)
         return layer.out.added_to(x, out.reshape(tokens, -1))
 
 
 def decoder_of(network: Any) -> Decoder | None:
     """The fast forward of a network as it is now, or None when something about it is not plain."""
-    causal = network.get_base_model() if isinstance(network, PeftModel) else network
+    causal: Any = network.get_base_model() if isinstance(network, PeftModel) else network
     config = causal.config
     if config.model_type not in FAMILIES or config.hidden_act not in ("silu", "swish"):
         return None
@@ -194,7 +195,7 @@ def _interleaved(part: Product, size: int) -> Product:
 
 
 def _pairs(rows: Tensor, size: int) -> Tensor:
-    return rows.unflatten(0, (-1, 2, size // 2)).transpose(1, 2).flatten(0, 2)
+    return rows.view(-1, 2, size // 2, *rows.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
 def _head_norms(attention: Any, size: int, rotary: bool) -> tuple[Norm, Norm] | None:

@@ -173,11 +173,12 @@ def questions(n: int, seed: int, split: Split, max_quantity: int = MAX_QUANTITY)
     """
     generator = rng.generator("unit_conversion questions", seed, split, max_quantity)
     chosen: dict[Conversion, None] = {}
-    attempts = 0
+    repeats = 0  # in a row
     while len(chosen) < n:
-        chosen[draw(generator, split, max_quantity)] = None
-        attempts += 1
-        if attempts > 1000 + 50 * n:
+        drawn = draw(generator, split, max_quantity)
+        repeats = repeats + 1 if drawn in chosen else 0
+        chosen[drawn] = None
+        if repeats > 1000:
             raise TaskError(
                 f"only {len(chosen)} of {n} different {split} conversions found with quantities up to {max_quantity}",
                 hint="ask for fewer, or raise max_quantity",

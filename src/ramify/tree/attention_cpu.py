@@ -29,8 +29,8 @@ def cpu_attention(
 ) -> Tensor:
     """Tree attention by tiles; arguments and result as in `attention.tree_attention`."""
     if len(query) != 1:
-        rows = zip(query.split(1), key.split(1), value.split(1), strict=True)
-        return torch.cat([cpu_attention(q, k, v, layout, scoring, sinks) for q, k, v in rows])
+        rows = zip(query, key, value, strict=True)
+        return torch.cat([cpu_attention(q[None], k[None], v[None], layout, scoring, sinks) for q, k, v in rows])
     window = layout.window(scoring.window)
     tiles = layout.plan(("tiles", window), lambda tree: _plan(tree, window))
     out: Tensor = _TreeAttention.apply(query, key, value, sinks, tiles, scoring)  # type: ignore[no-untyped-call]  # torch
