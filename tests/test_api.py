@@ -113,7 +113,7 @@ def test_a_run_is_loaded_and_measured_as_it_was_trained(run: ramify.TrainedRun) 
 def test_a_trained_model_is_trained_on(run: ramify.TrainedRun, tmp_path: Path) -> None:
     settings = {"max_steps": 1, "tensorboard": False, "dtype": "fp32"}
     further = ramify.train(run.load(), [["9 kg?", 9000.0]], out=tmp_path / "further", **settings)
-    assert further.record["config"]["adapter"] == str(run.adapter)
+    assert further.record["config"]["model"] == str(run.folder) and str(run.folder) in further.record["parents"]
     assert further.record["config"]["prompt"]["chat_template"] == "plain"
     assert ramify.evaluate(run.load(), problems=[["3 kg?", 3000.0]], max_new_tokens=2).n == 1
 

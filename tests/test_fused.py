@@ -125,21 +125,27 @@ def error(found: Gradients, exact: Gradients) -> float:
 @pytest.mark.parametrize("is_native", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_no_worse_than_the_plain_path(dtype: torch.dtype, is_native: bool, targets: str) -> None:
-    network = tiny_model("qwen3", num_hidden_layers=4).to(dtype)
-    exact = adapted(copy.deepcopy(network).float(), TARGETS[targets])
-    network = adapted(network, TARGETS[targets])
-    packed = batch()
+    """Rounding of one model is a draw (single ratios go from 0.7 to 1.3 both ways), so six are taken together."""
+    packed, found_error, rough_error, found_off, rough_off = batch(), 0.0, 0.0, 0.0, 0.0
 
     def loss(network: nn.Module) -> Tensor:
         return weighted_nll(network, packed, 7.0)
 
-    expected_loss, expected = gradients(exact, loss)
-    rough_loss, rough = gradients(network, loss)
-    with rates.assume_native(dtype) if is_native else rates.assume_native():
-        found_loss, found = fused_gradients(network, loss)
-    assert all(gradient.dtype == rough[name].dtype for name, gradient in found.items())
-    assert error(found, expected) <= 1.1 * error(rough, expected)
-    assert (found_loss - expected_loss).abs() <= 2 * (rough_loss - expected_loss).abs() + 1e-3
+    for seed in range(6):
+        network = tiny_model("qwen3", seed=seed, num_hidden_layers=4).to(dtype)
+        exact = adapted(copy.deepcopy(network).float(), TARGETS[targets])
+        network = adapted(network, TARGETS[targets])
+        expected_loss, expected = gradients(exact, loss)
+        rough_loss, rough = gradients(network, loss)
+        with rates.assume_native(dtype) if is_native else rates.assume_native():
+            found_loss, found = fused_gradients(network, loss)
+        assert all(gradient.dtype == rough[name].dtype for name, gradient in found.items())
+        found_off += float((found_loss - expected_loss).abs())
+        rough_off += float((rough_loss - expected_loss).abs())
+        found_error += error(found, expected)
+        rough_error += error(rough, expected)
+    assert found_error <= 1.05 * rough_error
+    assert found_off <= 2 * rough_off + 1e-3
 
 
 def test_products_in_fp32_are_more_exact() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -90,10 +91,10 @@ def test_any_text_comes_back(text: str) -> None:
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
-def _cached_tokenizer(cache: list[Any] = []) -> Any:  # noqa: B006 - loaded once for all of hypothesis' examples
-    if not cache:
-        cache.append(AutoTokenizer.from_pretrained(nano.path(), local_files_only=True))
-    return cache[0]
+@cache
+def _cached_tokenizer() -> Any:
+    """Loaded once for all of hypothesis' examples."""
+    return AutoTokenizer.from_pretrained(nano.path(), local_files_only=True)
 
 
 def test_chat_template_adds_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
