@@ -144,10 +144,17 @@ def untie(folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def test_bad_names_are_one_line(tmp_path: Path) -> None:
+def test_bad_names_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="unknown model 'nan0'; did you mean 'nano'"):
         load_model("nan0")
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="nothing: no such folder"):
+        load_model(str(tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ModelError, match="empty/nothing: no such folder"
+    ):  # looks like a hub id, but the folder is here
+        load_model("empty/nothing")
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_model(str(tmp_path / "empty"))
     with pytest.raises(ModelError, match=r"no adapter_config\.json"):

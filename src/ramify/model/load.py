@@ -111,8 +111,12 @@ def _resolve_name(name: str) -> Source:
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {name}: the folder has no config.json, adapter_config.json or run.json")
         return Source(name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not folder.parent.is_dir():
         return Source(name)
+    if folder.parent != Path("."):
+        raise ModelError(
+            f"model {name}: no such folder", hint="a run, model or adapter folder; or a hub id (owner/name)"
+        )
     asked = f"; did you mean {nearest(name, ['nano'])!r}?" if nearest(name, ["nano"]) else ""
     raise ModelError(
         f"unknown model {name!r}{asked}", hint="a hub id (owner/name), a model, adapter or run folder, or nano"
