@@ -46,6 +46,7 @@ from benchmarks.setting import (
 MODULE = "benchmarks.sft"
 BATCH = 8
 WARM_UP = 2
+LEAST_STEPS = WARM_UP + 2  # the last step is counted, not timed
 LEARNING_RATE = 1e-3
 SYSTEM_TOKENS = 100
 SEED = 1
@@ -363,6 +364,8 @@ def main() -> None:
         side_main(asked.side)
         return
     rounds, steps = (1, 6) if asked.quick else (asked.rounds, asked.steps)
+    if steps < LEAST_STEPS or rounds < 1:
+        parser.error(f"--steps {steps} --rounds {rounds}: at least {LEAST_STEPS} steps and 1 round are needed")
     report = compare(Plan(*choose_dtypes(asked.dtype, asked.shape), rounds, steps, asked.shape))
     if asked.out:
         report.write(asked.out)

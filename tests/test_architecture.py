@@ -44,7 +44,10 @@ def imports(module: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
 
 
-def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
     """Public functions, classes and methods of a module; an overload speaks through the function it belongs to."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or child.name.startswith("_"):
@@ -126,7 +129,7 @@ def test_modules_are_short_and_named_for_what_they_do(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_everything_public_says_what_it_does(module: str) -> None:
     tree = TREES[module]
-    silent = [name for name, node in definitions(tree) if not ast.get_docstring(node)]  # type: ignore[arg-type]
+    silent = [name for name, node in definitions(tree) if not ast.get_docstring(node)]
     assert not silent
     assert ast.get_docstring(tree) or not tree.body or module == "ramify.__main__"
 

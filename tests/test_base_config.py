@@ -93,6 +93,13 @@ def test_unknown_settings_are_refused_with_the_nearest_name() -> None:
     assert "did you mean 'rslora'?" in refused("lora.rs_lora=true")
 
 
+def test_a_setting_without_its_section_is_told_where_it_lives() -> None:
+    assert "did you mean 'train.lr'?" in refused("lr=1e-4")
+    assert "did you mean 'train.lr'?" in refused("lora.lr=1e-4")
+    assert "did you mean 'data.limit' or 'evaluate.limit'?" in refused("limit=3")
+    assert "did you mean 'model'?" in refused("train.model=nano")
+
+
 def test_a_wrong_type_or_range_names_field_and_value() -> None:
     message = refused("train.batch_size=many")
     assert "train.batch_size" in message
@@ -140,5 +147,6 @@ def test_the_saved_form_is_read_back_equal() -> None:
 
 
 def test_configurations_cannot_be_changed() -> None:
+    name = "seed"
     with pytest.raises(ValueError, match="frozen"):
-        RunConfig().seed = 3  # type: ignore[misc]
+        setattr(RunConfig(), name, 3)

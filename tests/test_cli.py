@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,11 @@ class Done:
         self.code, self.out, self.err = code, out, err
 
 
+Ramify = Callable[..., Done]
+
+
 @pytest.fixture
-def ramify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def ramify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ramify:
     """Run a command line in this process, through `main`."""
 
     def run(*arguments: object) -> Done:
@@ -68,7 +72,7 @@ def settings(model: Path, rows: Path, out: Path) -> list[str]:
     ]
 
 
-def test_help_names_every_command(ramify) -> None:  # type: ignore[no-untyped-def]
+def test_help_names_every_command(ramify: Ramify) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         done = ramify(*arguments)
         assert done.code == OK
@@ -104,7 +108,7 @@ def test_every_command_has_help(command: str) -> None:
         (["data", "check", "missing.json"], "missing.json: no such file"),
     ],
 )
-def test_bad_input_is_one_line(ramify, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_is_one_line(ramify: Ramify, arguments: list[str], message: str) -> None:
     done = ramify(*arguments)
     assert done.code in (FAILED if "nowhere" in message else BAD_INPUT,)
     first, *rest = done.err.strip().splitlines()
@@ -187,8 +191,8 @@ def test_settings_come_from_file_then_overrides_then_options(tmp_path: Path) -> 
     assert config_from(["out=elsewhere"]).out == Path("elsewhere")
 
 
-def test_question_answer_files_train_and_evaluate_by_command_line_alone(  # type: ignore[no-untyped-def]
-    ramify, model_folder: Path, pairs: Path, tmp_path: Path
+def test_question_answer_files_train_and_evaluate_by_command_line_alone(
+    ramify: Ramify, model_folder: Path, pairs: Path, tmp_path: Path
 ) -> None:
     command = settings(model_folder, pairs, tmp_path / "run")
     dry = ramify("train", *command, "--dry-run")
@@ -207,7 +211,7 @@ def test_question_answer_files_train_and_evaluate_by_command_line_alone(  # type
     assert "<html" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 
-def test_sample_writes_graded_samples(ramify, model_folder: Path, pairs: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_sample_writes_graded_samples(ramify: Ramify, model_folder: Path, pairs: Path, tmp_path: Path) -> None:
     command = settings(model_folder, pairs, tmp_path / "draws")
     done = ramify("sample", *command, "sample.n=2", "sample.temperature=1.0")
     assert done.code == OK, done.err
@@ -215,9 +219,7 @@ def test_sample_writes_graded_samples(ramify, model_folder: Path, pairs: Path, t
     assert len((tmp_path / "draws" / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 16
 
 
-def test_generate_completes_files_and_resumes(  # type: ignore[no-untyped-def]
-    ramify, model_folder: Path, tmp_path: Path
-) -> None:
+def test_generate_completes_files_and_resumes(ramify: Ramify, model_folder: Path, tmp_path: Path) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
     prompts.write_text("one\n\ntwo\nthree\n", encoding="utf-8")
     command = ["generate", prompts, "--model", model_folder, "--max-new-tokens", 3, "--n", 2, "--out", out]
@@ -231,9 +233,7 @@ def test_generate_completes_files_and_resumes(  # type: ignore[no-untyped-def]
     assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == rows
 
 
-def test_generate_reads_standard_input(  # type: ignore[no-untyped-def]
-    ramify, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generate_reads_standard_input(ramify: Ramify, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("How many?\n"))
     done = ramify("generate", "-", "--model", model_folder, "--max-new-tokens", 3)
     assert set(json.loads(done.out)) == {"id", "prompt", "completion", "stop"}
@@ -244,7 +244,7 @@ def test_generate_reads_standard_input(  # type: ignore[no-untyped-def]
     assert "no prompts" in ramify("generate", "-", "--model", model_folder).err
 
 
-def test_data_show_and_check(ramify, model_folder: Path, pairs: Path) -> None:  # type: ignore[no-untyped-def]
+def test_data_show_and_check(ramify: Ramify, model_folder: Path, pairs: Path) -> None:
     shown = ramify("data", "show", pairs, f"model={model_folder}", "prompt.chat_template=plain", "--n", 2)
     assert shown.code == OK and shown.out.count("tokens trained") == 2 and "<answer>10</answer>" in shown.out
     checked = ramify("data", "check", pairs, f"data.valid={pairs}")
@@ -273,7 +273,7 @@ def test_sample_bar_counts_samples() -> None:
     assert "2/2" in screen.getvalue() and "tok/s" in screen.getvalue()
 
 
-def test_a_run_that_was_never_measured_is_named(ramify, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_that_was_never_measured_is_named(ramify: Ramify, tmp_path: Path) -> None:
     create_run(tmp_path / "a", RunConfig())
     done = ramify("compare", tmp_path / "a", tmp_path / "a")
     assert done.code == FAILED and "not an evaluated run" in done.err and "ramify eval" in done.err

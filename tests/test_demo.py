@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ramify.base.config import load_config
 from ramify.demo.narrator import Narrator
 from ramify.demo.run import DemoOptions, run_demo
 from ramify.demo.stages import demo_stages
+from ramify.train.rows import read_examples
 
 
 def tell() -> tuple[Narrator, io.StringIO]:
@@ -61,11 +63,11 @@ def test_training_rows_and_curve_rows_are_not_measured(quick: tuple[Path, str]) 
     asked = (out / "rft" / "eval" / "problems.jsonl").read_text(encoding="utf-8").splitlines()
     measured = {json.loads(line)["prompt"][-1]["content"] for line in asked}
     rows = [json.loads(line) for line in (out / "rft" / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    curve = [json.loads(line) for line in (out / "valid.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(curve) == 200
-    for row in [*rows, *curve]:
-        prompt = row["prompt"]
-        assert (prompt if isinstance(prompt, str) else prompt[-1]["content"]) not in measured
+    config = load_config(out / "sft" / "config.yaml")
+    curve = [example.prompt[-1].content for example in read_examples(config, "valid")]
+    assert len(curve) == 200 and rows
+    asked_in_rows = [row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"] for row in rows]
+    assert not measured & {*curve, *asked_in_rows}
 
 
 def test_a_second_demo_keeps_what_is_finished(quick: tuple[Path, str]) -> None:

@@ -107,11 +107,14 @@ def test_pages_hold_examples_that_can_run() -> None:
 
 def test_commands_in_the_documentation_exist() -> None:
     """Every `ramify X` that a page names is a command."""
+    import click
     import typer
 
     from ramify.cli.main import app
 
-    names = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    command = typer.main.get_command(app)
+    assert isinstance(command, click.Group)
+    names = set(command.commands)
     named = {
         word
         for page in PAGES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -55,10 +56,14 @@ READ = [
     ("1e400", math.inf, ("exponent", "not_finite")),
     ("inf", math.inf, ("not_finite",)),
     ("-Infinity", -math.inf, ("not_finite",)),
+    ("+INF", math.inf, ("not_finite",)),
+    ("\u2212inf", -math.inf, ("not_finite",)),
+    ("5 m³", 5.0, ("unit_after_number",)),
+    ("5 ²", 5.0, ("unit_after_number",)),
 ]
 UNREADABLE = [
     "", " ", "six", "kg", "1,00", "1,0000", "1,5", "1.2.3", "6 or 7", "6, 7", "2 + 2", "6-2", "10^3", "3/0", "/4",
-    "--6", "6 kg and 5 g",
+    "--6", "6 kg and 5 g", "--nan", "+-inf", "\u2212\u2212inf", "-+Infinity", "\u0131nf",
     "6\nkg", "one two 3", "6 is the result of a very long calculation", "0x10", "<b>6</b>", "e5", ".",
     "-", "$",
 ]  # fmt: skip
@@ -108,6 +113,20 @@ def test_reading_never_fails(text: str) -> None:
     for tried in (text, f"<answer>{text}", f"<answer>{text}</answer>", f"6{text}", f"1/{text}"):
         parse_answer(tried)
         parse_number(tried)
+
+
+@given(st.text(alphabet="²³*^/.+-nainf 69", max_size=80))
+def test_reading_never_fails_on_signs_exponents_and_what_is_not_finite(text: str) -> None:
+    for tried in (text, f"6 {text}", f"6 {text}!"):
+        parse_number(tried)
+
+
+@pytest.mark.parametrize("part", ["²", "³", "²³", "^2", "*", "**3", "m²", "/", "(", "a ", "%"])
+def test_a_long_unit_is_refused_quickly(part: str) -> None:
+    began = time.process_time()
+    assert parse_number(f"6 {part * 2000}!").value is None
+    assert parse_number("9" * 2000 + f"\n{part}").value is None
+    assert time.process_time() - began < 2
 
 
 def test_very_long_numbers_are_read_quickly_and_are_never_right() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.base.config import Select
+from ramify.base.errors import ConfigError
 from ramify.base.types import Lineage, Message, Problem, Reason, Sample, Stop, Verdict
 from ramify.train.select import Graded, Selection, select
 
@@ -51,6 +52,25 @@ def test_distinct_takes_different_chains_up_to_its_number() -> None:
     selection = choose(found, strategy="distinct", per_problem=3)
     assert texts(selection) == ["x y", "z", "w"]
     assert selection.account.refused == {"duplicate": 1, "surplus": 1}
+
+
+def test_a_tolerance_of_selection_refuses_what_the_task_forgives() -> None:
+    """Gold 6, answers 6.2 and 6.01: the task's 5 % accept both, 1 % takes the second alone."""
+    found = [
+        Graded(graded("a", index, text).sample, Verdict("a", index, 1.0, Reason.CORRECT, answer))
+        for index, (text, answer) in enumerate([("x", 6.2), ("y", 6.01)])
+    ]
+    assert texts(choose(found, strategy="distinct")) == ["x", "y"]
+    selection = choose(found, strategy="distinct", tolerance=0.01)
+    assert texts(selection) == ["y"]
+    assert selection.account.refused == {"imprecise": 1}
+    assert selection.account.correct == 2
+
+
+def test_a_tolerance_of_selection_needs_numbers() -> None:
+    text = Graded(graded("a", 0).sample, Verdict("a", 0, 1.0, Reason.CORRECT, "six"))
+    with pytest.raises(ConfigError, match=r"select.tolerance = 0.01: problem 'a' is not answered by a number"):
+        choose([text], tolerance=0.01)
 
 
 @pytest.mark.parametrize(

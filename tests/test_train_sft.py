@@ -18,6 +18,7 @@ from ramify.base.types import Completion, Example, Message
 from ramify.model.load import load_model
 from ramify.model.logprobs import sequence_logprobs
 from ramify.prompts.renderer import Renderer
+from ramify.tasks.task import load_task
 from ramify.train import sft
 from ramify.train.dryrun import dry_run
 from ramify.train.rows import leaks, read_examples
@@ -53,9 +54,20 @@ def test_pairs_get_the_task_s_answer_and_triples_their_reasoning(model_folder: P
 def test_the_task_s_own_rows(model_folder: Path, tmp_path: Path) -> None:
     config = make_config(model_folder, "task", tmp_path / "run", data={"valid": "task"}, task={"rows": 7})
     train, valid = read_examples(config, "train"), read_examples(config, "valid")
-    assert len(train) == 7 and len(valid) > 100
+    assert len(train) == 7 and len(valid) == 200
     assert not leaks(train, valid)
+    measured = load_task(config.task).problems("valid", config.evaluate.limit)
+    assert len(measured) == 500 and not leaks([Example(each.prompt, ()) for each in measured], valid)
     assert all(each.completions[0].text.startswith("<answer>") for each in train)
+
+
+def test_choosing_on_the_measured_questions_is_said(model_folder: Path, tmp_path: Path) -> None:
+    valid = str(pairs_file(tmp_path / "v.json", 3, start=50))
+    for measured, told in ((valid, True), ("task", False)):
+        sections = {"data": {"valid": valid}, "evaluate": {"problems": measured}}
+        config = make_config(model_folder, pairs_file(tmp_path / "t.json", 3), tmp_path / "run", **sections)
+        notes = dry_run(config).notes
+        assert any("3 validation questions are also those of `ramify eval`" in note for note in notes) is told
 
 
 def test_the_trained_sequence_is_question_space_answer_and_stop(model_folder: Path, tmp_path: Path) -> None:
@@ -170,9 +182,24 @@ def test_an_unknown_model_makes_no_folder(tmp_path: Path) -> None:
 
 def test_rows_without_answers_cannot_be_imitated(model_folder: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "How?"}\n')
-    with pytest.raises(DataError, match="nothing to imitate"):
+    rows.write_text('{"prompt": "What?", "completion": "That."}\n{"prompt": "How?"}\n')
+    with pytest.raises(DataError, match=r"1 of 2 rows hold nothing to imitate: no answer \(first: .*rows.jsonl:2\)"):
         sft.run(make_config(model_folder, rows, tmp_path / "run"), progress=Watcher())
+
+
+def test_no_row_of_a_mixed_file_is_left_out(tmp_path: Path) -> None:
+    """A solution is imitated, a bare number is put into words by the task, a completion is taken as it is."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        '{"id": "a", "prompt": "A?", "answer": 6, "solution": "2*3 <answer>6</answer>"}\n'
+        '{"id": "b", "prompt": "B?", "answer": 7}\n'
+        '{"prompt": "C?", "completion": "See."}\n'
+    )
+    found = read_examples(load_config(None, [f"data.train={rows}"]), "train")
+    texts = {each.prompt[0].content: each.completions[0].text for each in found}
+    assert texts == {"A?": "2*3 <answer>6</answer>", "B?": "<answer>7</answer>", "C?": "See."}
+    first = read_examples(load_config(None, [f"data.train={rows}", "data.limit=2"]), "train")
+    assert {each.prompt[0].content for each in first} == {"A?", "B?"}
 
 
 def test_leaks_ignore_white_space_and_case() -> None:

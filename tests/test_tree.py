@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
@@ -79,10 +80,10 @@ def test_nodes_tile_the_row_and_end_at_forks(many: list[TokenSequence]) -> None:
 
 
 @given(sequences(), st.randoms(use_true_random=False))
-def test_the_tree_does_not_depend_on_the_order(many: list[TokenSequence], random: object) -> None:
+def test_the_tree_does_not_depend_on_the_order(many: list[TokenSequence], random: Random) -> None:
     """Rows and nodes come from the set of sequences alone."""
     shuffled = list(many)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     tree, other = grow(many), grow(shuffled)
     assert (tree.ids == other.ids).all()
     assert tree.nodes == other.nodes

@@ -70,6 +70,7 @@ def test_questions_are_seeded_and_different() -> None:
     first = questions(300, seed=1, split="train")
     assert first == questions(300, seed=1, split="train")
     assert first != questions(300, seed=2, split="train")
+    assert first[:40] == questions(40, seed=1, split="train")
     assert len({problem.prompt[-1].content for problem in first}) == 300
     assert len({problem.id for problem in first}) == 300
 

@@ -58,7 +58,8 @@ class Data(Section):
     train: Path | str | None = None
     """Training rows: a file, or `task` for the task's own training split."""
     valid: Path | str | None = None
-    """Rows for evaluation during training and for the best checkpoint; `task` for the task's own."""
+    """Rows for evaluation during training and for the best checkpoint; `task` for 200 of the task's own that
+    evaluate.problems does not ask."""
     limit: Positive | None = None
     """Use only the first rows of the training file."""
     max_length: Positive | None = None
@@ -151,6 +152,9 @@ class Select(Section):
     """first_correct: one row a question; distinct: up to `per_problem` correct chains that differ."""
     per_problem: Positive = 4
     """Most rows of one question under `distinct`."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Relative tolerance that a row's number must keep besides being correct; None: correct is enough. A tight one
+    keeps out chains whose slips the task's own tolerance forgives."""
     rounds: Positive = 1
     """Rounds of sample, grade, select, train; each samples from the model the round before made."""
 
@@ -284,11 +288,18 @@ def _one_line(error: ValidationError, where: str) -> ConfigError:
     name = ".".join(str(part) for part in first["loc"]) or "config"
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(first["loc"][:-1])
-        guess = nearest(str(first["loc"][-1]), allowed)
-        asked = f"; did you mean {guess!r}?" if guess else ""
+        guesses = _homes_of(str(first["loc"][-1])) or [nearest(str(first["loc"][-1]), allowed)]
+        asked = f"; did you mean {' or '.join(repr(guess) for guess in guesses)}?" if guesses[0] else ""
         return ConfigError(f"{where}: unknown setting {name!r}{asked} (allowed: {', '.join(sorted(allowed))})")
     seen = first.get("input")
     return ConfigError(f"{where}: {name} = {seen!r}: {first['msg']}")
+
+
+def _homes_of(name: str) -> list[str]:
+    """`train.lr` for `lr`: where a setting lives that was named without its section, or in a wrong one."""
+    if name in RunConfig.model_fields:
+        return [name]
+    return [f"{section}.{name}" for section in RunConfig.model_fields if name in _fields_at((section,))]
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

@@ -8,7 +8,7 @@
     prompt_completions           {"prompt", "completions": [text | {text, weight}]}   example
     prompts                      {"prompt"} or a text                                 problem without answer
     messages                     {"messages": [{"role", "content"}, …]}               an example for each trained turn
-    problem                      Ramify's own Problem                                 problem
+    problem                      Ramify's own Problem                                 problem; example of its solution
 
 A prompt is a text, or a list of messages. Content is a text, or a list of text parts.
 """
@@ -170,17 +170,16 @@ def _own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
         raise place.error("id", name, "a text")
     if answer is not None:
         answer = answer if isinstance(answer, str) else number_field(answer, "answer", place)
-    solution = row.get("solution")
-    return Decoded(
-        Problem(
-            id=str(name),
-            prompt=read_prompt(row["prompt"], place),
-            answer=answer,
-            solution=None if solution is None else text_field(solution, "solution", place),
-            source=str(row.get("source") or place.source),
-            category=str(row.get("category") or ""),
-        )
+    solution = None if row.get("solution") is None else text_field(row["solution"], "solution", place)
+    problem = Problem(
+        id=str(name),
+        prompt=read_prompt(row["prompt"], place),
+        answer=answer,
+        solution=solution,
+        source=str(row.get("source") or place.source),
+        category=str(row.get("category") or ""),
     )
+    return Decoded(problem, () if solution is None else (_example(problem.prompt, solution, place),))
 
 
 def _problem(prompt: Conversation, answer: str | float | None, solution: str | None, place: Place) -> Problem:

@@ -40,8 +40,8 @@ class Rows:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_rows(path: Path | str) -> Rows:
-    """Read a file of rows.
+def read_rows(path: Path | str, limit: int | None = None) -> Rows:
+    """Read a file of rows, or only the first `limit` of them.
 
     Raises:
         DataError: the file or a row cannot be used; one line with file, line, field, value and what is allowed.
@@ -51,7 +51,7 @@ def read_rows(path: Path | str) -> Rows:
     problems: list[Problem] = []
     examples: list[Example] = []
     used: dict[str, list[str]] = {}
-    values = read_values(path)
+    values = read_values(path)[:limit]
     for line, value in values:
         place = Place(path, line)
         shape = shape_of(value, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,18 +11,17 @@ from typing import Any
 from ramify import nano
 from ramify.base.config import RunConfig
 from ramify.base.errors import TrainingError
-from ramify.base.records import sha256_file, to_plain, write_json, write_jsonl, write_text
+from ramify.base.records import sha256_file, to_plain, write_json, write_text
 from ramify.base.runs import Run, is_run
 from ramify.console import SampleBar
 from ramify.demo.narrator import Narrator
 from ramify.demo.speed import Speed, measure_speed
-from ramify.demo.stages import VALID_ROWS, DemoStage, demo_stages
+from ramify.demo.stages import DemoStage, demo_stages
 from ramify.evaluate.report import Contents, write_report
 from ramify.evaluate.run import evaluate, load, problems_of
 from ramify.evaluate.settings import evaluation_config
 from ramify.evaluate.stages import Stage, compare
 from ramify.model.load import LoadedModel
-from ramify.tasks.task import load_task
 from ramify.train import rft, sft
 from ramify.train.folder import check_unchanged
 
@@ -61,7 +60,7 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     _clear_stale(stages, options)
     for stage in stages:
         say.stage(stage)
-        _run_stage(stage, options.out, base, say)
+        _run_stage(stage, base, say)
     measured = [Stage(stage.name, stage.evaluation, stage.folder if stage.trains else None) for stage in stages]
     speed = measure_speed(base, stages[1].config, measured[1])
     say.speed(speed)
@@ -82,9 +81,9 @@ def _clear_stale(stages: list[DemoStage], options: DemoOptions) -> None:
     write_text(marker, f"{weights}\n")
 
 
-def _run_stage(stage: DemoStage, out: Path, base: LoadedModel, say: Narrator) -> None:
+def _run_stage(stage: DemoStage, base: LoadedModel, say: Narrator) -> None:
     """Train (when the stage does) and measure, unless that is done already with the same settings."""
-    fresh = stage.trains and _train(_with_validation(stage, out), say)
+    fresh = stage.trains and _train(stage.config, say)
     config = stage.config
     if stage.trains:
         config = evaluation_config(str(stage.folder), options={"out": str(stage.evaluation)})
@@ -124,18 +123,6 @@ def _is_measured(config: RunConfig) -> bool:
     if not (config.out / "scores.json").is_file():
         return False
     return bool(Run(config.out).record.get("config") == config.model_dump(mode="json"))
-
-
-def _with_validation(stage: DemoStage, out: Path) -> RunConfig:
-    """The stage's settings with validation rows for its loss curve, from beyond the measured questions."""
-    config = stage.config
-    if config.method != "sft":
-        return config
-    asked = config.evaluate.limit or 0
-    rows = load_task(config.task).problems("valid", asked + VALID_ROWS)[asked:]
-    path = out / "valid.jsonl"
-    write_jsonl(path, [replace(row, solution=None) for row in rows])  # answered directly, as the training rows are
-    return config.model_copy(update={"data": config.data.model_copy(update={"valid": path})})
 
 
 def _results(stages: list[DemoStage], measured: list[Stage], speed: Speed, seconds: float) -> dict[str, Any]:

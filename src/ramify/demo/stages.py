@@ -11,7 +11,6 @@ import yaml
 from ramify.base.config import RunConfig, load_config
 
 _HERE = Path(__file__).parent
-VALID_ROWS = 200  # rows for the loss curve of SFT; none of them is among the measured questions
 
 
 @dataclass(frozen=True, slots=True)

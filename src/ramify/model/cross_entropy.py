@@ -11,7 +11,7 @@ Several targets may share a row (a token where sequences fork).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,8 @@ def token_logprobs_from_hidden(
     wanted = Targets(row_of_target, targets)
     if not torch.is_grad_enabled():
         return _forward_only(hidden, head, wanted)
-    result: Tensor = _TokenLogprobs.apply(hidden, head_weight, head_bias, head, wanted)  # type: ignore[no-untyped-call]
+    compute: Callable[..., Tensor] = _TokenLogprobs.apply  # untyped in torch
+    result = compute(hidden, head_weight, head_bias, head, wanted)
     return result
 
 
@@ -109,8 +110,8 @@ def weighted_nll_from_hidden(
     share = weights.to(device=hidden.device, dtype=torch.float32)
     if not torch.is_grad_enabled():
         return _forward_only(hidden, head, wanted) @ share / -divisor
-    total: Tensor = _WeightedSum.apply(hidden, head_weight, head_bias, head, wanted, share)  # type: ignore[no-untyped-call]
-    return total / -divisor
+    compute: Callable[..., Tensor] = _WeightedSum.apply  # untyped in torch
+    return compute(hidden, head_weight, head_bias, head, wanted, share) / -divisor
 
 
 class _TokenLogprobs(Function):

@@ -164,7 +164,7 @@ def ask(conversion: Conversion, generator: random.Random) -> str:
 
 
 def questions(n: int, seed: int, split: Split, max_quantity: int = MAX_QUANTITY) -> list[Problem]:
-    """`n` different conversions of one split as problems; the same seed gives the same list.
+    """`n` different conversions of one split as problems; the same seed gives the same list, and fewer its beginning.
 
     No triple and no question text occurs twice, within a list or between the two splits.
 
@@ -183,16 +183,20 @@ def questions(n: int, seed: int, split: Split, max_quantity: int = MAX_QUANTITY)
                 f"only {len(chosen)} of {n} different {split} conversions found with quantities up to {max_quantity}",
                 hint="ask for fewer, or raise max_quantity",
             )
-    return [_problem(conversion, i, seed, split, generator) for i, conversion in enumerate(chosen)]
+    return [
+        _problem(conversion, f"unit_conversion/{split}/{seed}/{i}", f"unit_conversion generator, seed {seed}")
+        for i, conversion in enumerate(chosen)
+    ]
 
 
-def _problem(conversion: Conversion, i: int, seed: int, split: Split, generator: random.Random) -> Problem:
+def _problem(conversion: Conversion, name: str, source: str) -> Problem:
+    # The wording is drawn by name, so it does not depend on how many questions are asked.
     return Problem(
-        id=f"unit_conversion/{split}/{seed}/{i}",
-        prompt=(Message("user", ask(conversion, generator)),),
+        id=name,
+        prompt=(Message("user", ask(conversion, rng.generator("unit_conversion wording", name))),),
         answer=conversion.answer,
         solution=worked(conversion),
-        source=f"unit_conversion generator, seed {seed}",
+        source=source,
         category=conversion.source.dimension,
     )
 

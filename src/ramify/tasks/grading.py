@@ -29,7 +29,7 @@ from ramify.base.types import Problem, Reason, Sample, Stop, Verdict
 OPEN, CLOSE = "<answer>", "</answer>"
 DECIMALS = 3
 
-_DIGITS = r"(?:\d+\.?\d*|\.\d+)"
+_DIGITS = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _GROUPED = r"\d{1,3}(?:(?P<separator>[,_' \u00a0\u2009\u202f])\d{3})(?:(?P=separator)\d{3})*(?:\.\d+)?"
 _POWER = r"(?:[eE][+-]?\d+|\s*[×x*·]\s*10\s*(?:\^|\*\*)\s*\{?[+-]?\d+\}?)"
 _NUMBER = re.compile(
@@ -38,7 +38,9 @@ _NUMBER = re.compile(
     rf"(?P<rest>.*)"
 )
 # One to four words, no further number: kg, %, miles per hour, m/s, cm^3, m**3, m²; letters may carry an exponent.
-_WORD = r"(?=[^\W\d_]|[%°$€£\"'(])(?:[^\W\d_]|[%°/·*^²³$€£\"'().-]|(?<=[^\W\d_])[23]|(?<=\^)-?[23]|(?<=\*)[23])+"
+# No character is in two of the alternatives (² and ³ belong to the first), or a long run of it would never end.
+_WORD = r"(?=[^\W\d_]|[%°$€£\"'(])(?:[^\W\d_]|[%°/·*^$€£\"'().-]|(?<=[^\W\d_])[23]|(?<=\^)-?[23]|(?<=\*)[23])+"
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 _UNIT = re.compile(rf"\s*{_WORD}(?: {_WORD}){{0,3}}\.?")
 
 
@@ -73,7 +75,7 @@ def parse_answer(text: str) -> Parsed:
 def parse_number(text: str) -> Parsed:
     """The number that a text consists of, read as the table at the top of the module says."""
     text = text.strip().replace("\u2212", "-")
-    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+    if _NOT_FINITE.fullmatch(text):
         return Parsed(float(text), ("not_finite",))
     found = _NUMBER.fullmatch(text)
     if found is None:

@@ -142,7 +142,7 @@ class Loop:
         for part in job.objective.micro_batches(indices, job.settings.micro_tokens):
             interrupt.check()
             share = job.objective.share(job.network, part, divisor / self.scale.value)
-            share.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.autograd.backward(share.loss)
             self.optimizer.gather()
             shares.append(detached(share))
         self.optimizer.multiply(1 / self.scale.value)

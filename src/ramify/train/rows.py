@@ -16,10 +16,12 @@ from ramify.base.runs import is_run
 from ramify.base.types import Conversation, Example, Problem, TokenSequence
 from ramify.data.sources import Rows, read_rows
 from ramify.prompts.renderer import Renderer
-from ramify.tasks.task import answer_examples, load_problems, load_task
+from ramify.tasks.task import Task, answer_examples, load_problems, load_task
 from ramify.train.schedule import Schedule
 
 Split = Literal["train", "valid"]
+VALID_ROWS = 200
+"""Rows of a task's own validation during training."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class RunData:
             found.append(f"{self.train.too_long} training sequences were too long and left out")
         if self.separate:
             found.append(f"{self.separate} completions were tokenised apart from their prompt: tokens cross the seam")
+        if self.valid is not None and config.train.load_best and (chosen := _also_measured(config, self.valid)):
+            found.append(
+                f"{chosen} validation questions are also those of `ramify eval`: choosing the best checkpoint on them "
+                "flatters its score (name other rows in data.valid, or set train.load_best=false)"
+            )
         warning = Schedule.of(self.train.groups, config.train, config.seed).warning()
         return found + ([] if warning is None else [warning])
 
@@ -126,18 +133,11 @@ def read_examples(config: RunConfig, split: Split) -> list[Example]:
         raise ConfigError(
             f"data.{split} is not set", hint=f"data.{split}=FILE, or data.{split}=task for the task's own rows"
         )
-    limit = config.data.limit if split == "train" else None
     if str(source) == "task":
         task = load_task(config.task)
-        return answer_examples(task.problems(split, _own_rows(config, split)), task)
-    found = _to_imitate(read_rows(rows_file(source)), config)
-    if not found:
-        raise DataError(
-            "holds nothing to imitate: its questions have no answer",
-            path=source,
-            hint="rows to imitate have an answer, a reasoning, completions, or messages",
-        )
-    return found[:limit]
+        own = task.problems("train", _own_rows(config)) if split == "train" else _unmeasured(config, task)
+        return answer_examples(own, task)
+    return _to_imitate(read_rows(rows_file(source), config.data.limit if split == "train" else None), config)
 
 
 def read_training_problems(config: RunConfig) -> list[Problem]:
@@ -154,7 +154,7 @@ def read_training_problems(config: RunConfig) -> list[Problem]:
         )
     task = load_task(config.task)
     if str(source) == "task":
-        return task.problems("train", _own_rows(config, "train"))
+        return task.problems("train", _own_rows(config))
     return load_problems(source, task)[: config.data.limit]
 
 
@@ -224,15 +224,41 @@ def length_limit(data: Data, model_limit: int) -> int:
     return data.max_length or model_limit
 
 
-def _own_rows(config: RunConfig, split: Split) -> int | None:
-    if split == "valid":
-        return config.evaluate.limit
+def _unmeasured(config: RunConfig, task: Task) -> list[Problem]:
+    """The task's own validation questions that lie beyond those that evaluation asks; all of them where none do."""
+    measured = len(task.problems("valid", config.evaluate.limit))
+    found = task.problems("valid", measured + VALID_ROWS)
+    return found[measured:] or found
+
+
+def _also_measured(config: RunConfig, valid: TrainingSet) -> int:
+    """How many validation rows are among the questions of `ramify eval`."""
+    if str(config.data.valid) != str(config.evaluate.problems):
+        return 0
+    if str(config.data.valid) != "task":
+        return len(valid.examples)
+    measured = {_asked(each.prompt) for each in load_task(config.task).problems("valid", config.evaluate.limit)}
+    return sum(_asked(example.prompt) in measured for example in valid.examples)
+
+
+def _own_rows(config: RunConfig) -> int:
     return min(config.task.rows, config.data.limit or config.task.rows)
 
 
 def _to_imitate(rows: Rows, config: RunConfig) -> list[Example]:
-    """Rows that carry a text to imitate, then questions with a bare answer, which the task puts into words."""
-    bare = [problem for problem in rows.problems if problem.solution is None and problem.answer is not None]
+    """Rows that carry a text to imitate, then questions with a bare answer, which the task puts into words.
+
+    Raises:
+        DataError: a row has neither.
+    """
+    bare = [problem for problem in rows.problems if problem.solution is None]
+    empty = [problem.source for problem in bare if problem.answer is None]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {rows.count} rows hold nothing to imitate: no answer (first: {empty[0]})",
+            path=rows.path,
+            hint="rows to imitate have an answer, a solution or reasoning, completions, or messages",
+        )
     return [*rows.examples, *(answer_examples(bare, load_task(config.task)) if bare else ())]
 
 

@@ -13,7 +13,10 @@ from enum import Enum
 from typing import Any
 
 from ramify.base.config import Select
+from ramify.base.errors import ConfigError
 from ramify.base.types import Completion, Example, Lineage, Problem, Reason, Sample, Stop, Verdict
+from ramify.tasks.collection import Graded
+from ramify.tasks.grading import correct
 
 _HISTOGRAM_BINS = 10
 
@@ -26,17 +29,10 @@ class Refusal(Enum):
     TRUNCATED = "truncated"  # cut off by the length limit, so it would teach no end
     ERROR = "error"  # the grader failed on it
     UNCLOSED = "unclosed_tag"  # the answer's tag was never closed
+    IMPRECISE = "imprecise"  # correct, but further from the gold answer than `select.tolerance`
     EMPTY = "empty"  # no text
     DUPLICATE = "duplicate"  # the same text as a row kept before
     SURPLUS = "surplus"  # correct, and its question has all the rows it may have
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A sample with its verdict."""
-
-    sample: Sample
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -88,19 +84,20 @@ class Selection:
 class _Chooser:
     """What is kept of one problem while its samples are gone through."""
 
-    most: int
+    problem: Problem
+    settings: Select
     texts: set[str] = field(default_factory=set)
     kept: list[Sample] = field(default_factory=list)
 
     def consider(self, graded: Graded) -> Refusal | None:
         """Keep the sample, or say why not."""
-        refusal = refuse(graded)
+        refusal = refuse(graded, self.problem, self.settings.tolerance)
         if refusal is not None:
             return refusal
         text = normalised(graded.sample.text)
         if text in self.texts:
             return Refusal.DUPLICATE
-        if len(self.kept) == self.most:
+        if len(self.kept) == (1 if self.settings.strategy == "first_correct" else self.settings.per_problem):
             return Refusal.SURPLUS
         self.texts.add(text)
         self.kept.append(graded.sample)
@@ -113,18 +110,20 @@ def select(problems: Sequence[Problem], graded: Mapping[str, Sequence[Graded]], 
     Args:
         problems: what was asked, in the order rows will have.
         graded: samples with verdicts by problem id; taken in the order of their indices.
-        settings: strategy and how many rows a problem may give.
+        settings: strategy, how many rows a problem may give, and how exact they have to be.
         n: samples of one problem in one round; a row's round is its index // n.
 
     Returns:
         One `Example` a kept sample, with its lineage and the gold answer in `meta`, and the account of all others.
+
+    Raises:
+        ConfigError: a tolerance is set, and answers are not numbers.
     """
-    most = 1 if settings.strategy == "first_correct" else settings.per_problem
     rows: list[Example] = []
     refused: Counter[Refusal] = Counter()
     kept = 0
     for problem in problems:
-        chooser = _Chooser(most)
+        chooser = _Chooser(problem, settings)
         for each in sorted(graded.get(problem.id, ()), key=lambda one: one.sample.index):
             refusal = chooser.consider(each)
             refused.update([] if refusal is None else [refusal])
@@ -133,8 +132,15 @@ def select(problems: Sequence[Problem], graded: Mapping[str, Sequence[Graded]], 
     return Selection(tuple(rows), _account(problems, graded, len(rows), kept, refused))
 
 
-def refuse(graded: Graded) -> Refusal | None:
-    """Why a sample cannot be a row whatever else was kept, or None."""
+def refuse(graded: Graded, problem: Problem, tolerance: float | None = None) -> Refusal | None:
+    """Why a sample cannot be a row whatever else was kept, or None.
+
+    Args:
+        tolerance: relative; None: what the grader calls correct is exact enough.
+
+    Raises:
+        ConfigError: a tolerance is given, and the answer is not a number.
+    """
     sample, verdict = graded.sample, graded.verdict
     if verdict.reason is not Reason.CORRECT:
         return Refusal(verdict.reason.value)
@@ -142,7 +148,19 @@ def refuse(graded: Graded) -> Refusal | None:
         return Refusal.TRUNCATED
     if "unclosed_tag" in verdict.notes:
         return Refusal.UNCLOSED
+    if tolerance is not None and not _exact(verdict, problem, tolerance):
+        return Refusal.IMPRECISE
     return None if sample.text.strip() else Refusal.EMPTY
+
+
+def _exact(verdict: Verdict, problem: Problem, tolerance: float) -> bool:
+    answer, gold = verdict.answer, problem.answer
+    if not isinstance(answer, int | float) or not isinstance(gold, int | float):
+        raise ConfigError(
+            f"select.tolerance = {tolerance}: problem {problem.id!r} is not answered by a number (found {answer!r})",
+            hint="leave select.tolerance unset for this task",
+        )
+    return correct(answer, gold, tolerance)
 
 
 def normalised(text: str) -> str:

@@ -11,7 +11,7 @@ r rows of a tile, R = G·r, K its score columns: its keys, and one more where th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ def cpu_attention(
         return torch.cat([cpu_attention(q[None], k[None], v[None], layout, scoring, sinks) for q, k, v in rows])
     window = layout.window(scoring.window)
     tiles = layout.plan(("tiles", window), lambda tree: _plan(tree, window))
-    out: Tensor = _TreeAttention.apply(query, key, value, sinks, tiles, scoring)  # type: ignore[no-untyped-call]  # torch
-    return out
+    attend: Callable[..., Tensor] = _TreeAttention.apply  # untyped in torch
+    return attend(query, key, value, sinks, tiles, scoring)
 
 
 def _plan(layout: Layout, window: int | None) -> tuple[Tile, ...]:

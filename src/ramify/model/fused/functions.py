@@ -7,7 +7,7 @@ the type of the network, whatever type the products are computed in; the rest is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +193,12 @@ class FeedForward(Function):
             of_x, of_norm = normalise_backward(of_normed, x, normed, norm, inverse, needs[1])
             of_x.add_(slopes)
         return (of_x, of_norm, None, *of_first, *of_last)
+
+
+# torch leaves `apply` untyped; these are the parts as functions of their inputs.
+project: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = Projections.apply
+put_out: Callable[..., Tensor] = Output.apply
+feed_forward: Callable[..., Tensor] = FeedForward.apply
 
 
 def _feed_forward(tensors: Any, settings: Settings) -> tuple[Linears, Linears]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ramify.model.fused.elementwise import Rotary
-from ramify.model.fused.functions import FeedForward, Output, Projections, Settings
+from ramify.model.fused.functions import Settings, feed_forward, project, put_out
 from ramify.model.fused.linears import Linear
 from ramify.model.rates import product_dtype
 
@@ -106,20 +106,20 @@ class FusedLayer:
         # Tree attention computes in fp32 from any type; a cache holds the network's type.
         seen = stored if past_key_values is not None or "tree_layout" in keywords else kind
         norm = layer.input_layernorm
-        query, key, value, residual = Projections.apply(
+        query, key, value, residual = project(
             hidden_states.reshape(-1, width).to(kind),
             norm.weight,
             *_head_norms(attention),
             settings(_QKV, eps=norm.variance_epsilon, head_dim=attention.head_dim, rotary=rotary, attention=seen),
             *_tensors(parts, _QKV),
-        )  # type: ignore[no-untyped-call]
+        )
         query, key, value = (each.view(*rows, *each.shape[1:]).transpose(1, 2) for each in (query, key, value))
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, attention.layer_idx)
         attended = _attend(attention, (query, key, value), attention_mask, keywords).reshape(residual.shape[0], -1)
-        x = Output.apply(attended, residual, settings(_OUTPUT), *_tensors(parts, _OUTPUT))  # type: ignore[no-untyped-call]
+        x = put_out(attended, residual, settings(_OUTPUT), *_tensors(parts, _OUTPUT))
         norm = layer.post_attention_layernorm
-        x = FeedForward.apply(  # type: ignore[no-untyped-call]
+        x = feed_forward(
             x, norm.weight, settings(_FEED_FORWARD, eps=norm.variance_epsilon), *_tensors(parts, _FEED_FORWARD)
         )
         out: Tensor = x.view(*rows, width)
