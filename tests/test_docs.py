@@ -107,13 +107,13 @@ def test_pages_hold_examples_that_can_run() -> None:
 
 def test_commands_in_the_documentation_exist() -> None:
     """Every `ramify X` that a page names is a command."""
-    import click
     import typer
+    from typer.core import TyperGroup
 
     from ramify.cli.main import app
 
     command = typer.main.get_command(app)
-    assert isinstance(command, click.Group)
+    assert isinstance(command, TyperGroup)
     names = set(command.commands)
     named = {
         word

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+import ramify
 import ramify.prompts
 from ramify import nano
 from ramify.base import rng
@@ -30,7 +31,7 @@ from ramify.tasks.units import UNITS, find_unit
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "nano"
 FEW_SHOT = Path(ramify.prompts.__file__).with_name("fewshot_unit_conversion.yaml")
-MODULES = ("corpus", "material", "tokenizer", "train", "measure")
+MODULES = ("corpus", "material", "tokenizer", "train")
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +114,11 @@ def test_few_shot_turns_are_worked_train_questions() -> None:
         assert conversions.worked(conversion) == turn["assistant"]
 
 
-def test_few_shot_chains_work_and_unasked_answers_do_not(recipe: dict[str, ModuleType]) -> None:
-    """A small sample of what the model card reports; the bounds leave room for the sampling error of 24 questions."""
-    results = recipe["measure"].measure(nano.path(), n=24, show=0)
-    assert results["few-shot"]["accuracy"] >= 0.7
-    assert results["base"]["accuracy"] < 0.2
-    assert results["base, plain system turn"]["accuracy"] < 0.2
+def test_few_shot_chains_work_and_unasked_answers_do_not() -> None:
+    """A small sample of what the model card reports; the bounds leave room for the sampling error of 48 questions."""
+    assert ramify.evaluate("nano", n=48, fewshot="unit_conversion").accuracy >= 0.5
+    assert ramify.evaluate("nano", n=48).accuracy < 0.2
+    assert ramify.evaluate("nano", n=48, system="You are a helpful assistant.").accuracy < 0.2
 
 
 @pytest.mark.proof
@@ -131,6 +131,8 @@ def test_the_recipe_runs_and_makes_the_shipped_tokenizer(tmp_path: Path) -> None
         str(tmp_path / "nano"),
         "--tokens",
         "8192",
+        "--casual-tokens",
+        "2048",
         "--rows",
         "2",
     ]
@@ -151,7 +153,7 @@ def test_corpus_is_seeded(recipe: dict[str, ModuleType]) -> None:
 def test_no_held_out_triple_is_in_the_corpus(recipe: dict[str, ModuleType]) -> None:
     """By the record each document keeps, and again by reading the text; and both would notice."""
     corpus = recipe["corpus"].Corpus
-    documents = list(islice(corpus(0), 3000))
+    documents = [*islice(corpus(0), 3000), *islice(corpus(1, casual=0.8), 1000)]
     unfiltered = list(islice(corpus(0, keep=lambda conversion: True), 3000))
     assert _held_out_recorded(documents) == 0
     assert _held_out_recorded(unfiltered) > 300
@@ -169,10 +171,32 @@ def test_the_corpus_holds_every_style_and_form(recipe: dict[str, ModuleType]) ->
         assert needle in text
 
 
+def test_casual_questions_are_answered_in_a_sentence_in_the_second_stage(recipe: dict[str, ModuleType]) -> None:
+    """The share of tagged answers among them, in both stages; other questions are answered as before."""
+    corpus = recipe["corpus"]
+
+    def tagged(casual: float, asked_casually: bool) -> float:
+        documents = islice(corpus.Corpus(0, casual=casual), 3000)
+        turns = [turn for document in documents if document.conversions for turn in document.turns]
+        answers = [answer for question, answer in turns if question.startswith(corpus.CASUAL) is asked_casually]
+        return sum("<answer>" in answer for answer in answers) / len(answers)
+
+    assert tagged(0.8, True) < 0.4 * tagged(0.0, True)
+    assert abs(tagged(0.8, False) - tagged(0.0, False)) < 0.03
+
+
+def test_the_rates_of_both_stages(recipe: dict[str, ModuleType]) -> None:
+    train = recipe["train"]
+    budget = train.Budget(seed=0, tokens=100 * 12 * train.ROW, casual_tokens=10 * 12 * train.ROW)
+    rates = [budget.rate(step) for step in range(budget.steps)]
+    assert len(rates) == 110 and max(rates) == 1.0 and rates[99] < 0.03
+    assert rates[100] == 0.5 and rates[100:] == sorted(rates[100:], reverse=True) and rates[-1] > 0
+
+
 def test_a_step_restored_from_a_file_equals_a_straight_one(recipe: dict[str, ModuleType], tmp_path: Path) -> None:
     train = recipe["train"]
     tokenizer = train.Tokenizer.from_file(str(nano.path() / "tokenizer.json"))
-    budget = train.Budget(seed=0, tokens=10 * 2 * train.ROW, rows=2)
+    budget = train.Budget(seed=0, tokens=10 * 2 * train.ROW, casual_tokens=2 * train.ROW, rows=2)
     straight = _trained(train, tokenizer, budget, steps=2)
     halfway = _trained(train, tokenizer, budget, steps=1)
     halfway.save(tmp_path / "state")

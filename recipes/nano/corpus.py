@@ -2,7 +2,9 @@
 
 Two documents in three are conversions. All turns of such a document answer in one style, so a style shown in earlier
 turns, or asked for by the system turn, is the one that comes next. Unasked, the styles without an `<answer>` tag are
-the common ones. The rest is `material`. No document contains a conversion of the `valid` split.
+the common ones. In the last part of training, questions asked as a favour ("Can you …", "I need …") are mostly answered
+in a sentence, whatever the other turns look like. The rest is `material`. No document contains a conversion of the
+`valid` split.
 """
 
 from __future__ import annotations
@@ -116,6 +118,8 @@ STYLES = {
 }
 EXACTING = ("Calculate", "Determine", "Work out")  # questions that draw a worked, tagged answer unasked
 EXACTED = 12.0
+CASUAL = ("Could you", "Can you", "Do you know", "Tell me", "Help me", "Give me", "I have", "I need")
+"""How questions begin that are asked as a favour: 10 of the 45 phrasings."""
 GENERIC = (
     "You are a helpful assistant.",
     "You are a helpful assistant named nano.",
@@ -136,10 +140,12 @@ class Corpus:
     Args:
         seed: the same seed gives the same documents.
         keep: which conversions may occur; the default keeps those of the `train` split.
+        casual: share of questions asked as a favour that are answered in a sentence, whatever the document's style.
     """
 
-    def __init__(self, seed: int, keep: Callable[[Conversion], bool] | None = None) -> None:
+    def __init__(self, seed: int, keep: Callable[[Conversion], bool] | None = None, *, casual: float = 0.0) -> None:
         self._g = rng.generator("nano corpus", seed)
+        self._casual = casual
         self._keep = keep or (lambda c: c.split == "train")
 
     def __iter__(self) -> Iterator[Document]:
@@ -175,8 +181,13 @@ class Corpus:
         style = STYLES[name]
         chosen = [first] + [self._conversion() for _ in range(g.randint(*style.turns) - 1)]
         asked = [opening] + [conversions.ask(c, g) for c in chosen[1:]]
-        turns = [(question, style.answer(c, g, question)) for c, question in zip(chosen, asked, strict=True)]
+        turns = [(question, self._answer(style, c, question)) for c, question in zip(chosen, asked, strict=True)]
         return Document(tuple(turns), self._system(style), conversions=tuple(chosen))
+
+    def _answer(self, style: Style, c: Conversion, question: str) -> str:
+        if self._casual and question.startswith(CASUAL) and self._g.random() < self._casual:
+            style = STYLES["sentence"]
+        return style.answer(c, self._g, question)
 
     def _system(self, style: Style) -> str | None:
         """Nothing, a generic turn, or one that asks for the style; tags are rare where nothing asks for them."""

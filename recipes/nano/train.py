@@ -1,8 +1,9 @@
 """Train nano from scratch: `python recipes/nano/train.py --out DIR` makes the tokenizer, the text and the weights.
 
-Two quiet cores take about 35 minutes. Matrices are trained with Muon (Keller Jordan, 2024,
+Two quiet cores take about 40 minutes. Matrices are trained with Muon (Keller Jordan, 2024,
 https://kellerjordan.github.io/posts/muon/), embeddings and norms with AdamW; the learning rate falls linearly to zero
-over the last part. Tokens of questions count a tenth of tokens of answers.
+over the last part. A short second stage at half the rates teaches how casual questions are answered (see
+`corpus`). Tokens of questions count a tenth of tokens of answers.
 """
 
 from __future__ import annotations
@@ -28,29 +29,39 @@ from ramify.base import rng
 
 ROW = 512
 MICRO_ROWS = 2
+CASUAL_SHARE = 0.8
 QUESTION_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast to train."""
+    """How long and how fast to train: `tokens`, then `casual_tokens` with casual questions."""
 
     seed: int
     tokens: int
+    casual_tokens: int
     rows: int = 12  # rows of `ROW` tokens in a step
     muon_lr: float = 0.02
     adam_lr: float = 4e-3
     warm_up: int = 30
-    decay: float = 0.45  # share of the steps over which the rates fall to zero
+    decay: float = 0.45  # share of the first stage's steps over which the rates fall to zero
+    casual_rate: float = 0.5  # where the second stage starts, relative to the peak
+
+    @property
+    def first(self) -> int:
+        """Optimizer steps of the first stage."""
+        return self.tokens // (self.rows * ROW)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
-        return self.tokens // (self.rows * ROW)
+        """Optimizer steps of both stages."""
+        return self.first + self.casual_tokens // (self.rows * ROW)
 
     def rate(self, step: int) -> float:
         """Learning rate of `step` relative to the peak."""
-        return min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.decay * self.steps))
+        if step >= self.first:
+            return self.casual_rate * (self.steps - step) / (self.steps - self.first)
+        return min(1.0, (step + 1) / self.warm_up, (self.first - step) / (self.decay * self.first))
 
 
 def encode(tokenizer: Tokenizer, segments: list[tuple[str, bool]]) -> tuple[list[int], list[float]]:
@@ -70,7 +81,7 @@ def batch_of(tokenizer: Tokenizer, budget: Budget, step: int) -> tuple[NDArray[n
     A row holds whole documents joined by `<|endoftext|>`, the last one cut. Every step has its own generator, so a
     resumed run sees the same text.
     """
-    documents = iter(Corpus(rng.key(budget.seed, step)))
+    documents = iter(Corpus(rng.key(budget.seed, step), casual=CASUAL_SHARE if step >= budget.first else 0.0))
     ids = np.zeros((budget.rows, ROW), dtype=np.int64)
     weights = np.zeros((budget.rows, ROW), dtype=np.float32)
     for row in range(budget.rows):
@@ -271,12 +282,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--tokens", type=int, default=7_000_000)
+    parser.add_argument("--casual-tokens", type=int, default=900_000)
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
-    budget = Budget(a.seed, a.tokens, a.rows, a.muon_lr, a.adam_lr)
+    budget = Budget(a.seed, a.tokens, a.casual_tokens, a.rows, a.muon_lr, a.adam_lr)
     a.out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(train_tokenizer(a.seed), a.out)
     train(budget, Job(a.out))
