@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 WORKERS ?= 2
+DTYPE ?= best
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +25,8 @@ demo: $(VENV)/.installed  ## the whole path on the embedded model: prompting, SF
 test: $(VENV)/.installed-test  ## all tests but those marked `proof`
 	$(PYTEST)
 
-proof: $(VENV)/.installed-test  ## what takes longer: recipes end to end, the commands in the documentation
+proof: $(VENV)/.installed-test $(VENV)/.installed-bench  ## what takes longer: recipes, pages in a browser, documentation
+	@.ci/browser
 	$(PYTEST) -m proof
 
 check: $(VENV)/.installed-check  ## lint, format and strict types
@@ -38,10 +40,10 @@ format: $(VENV)/.installed-check  ## let ruff fix and format
 
 bench-deps: $(VENV)/.installed-bench  ## install what the benchmarks compare with
 
-bench: $(VENV)/.installed-bench  ## sampling and SFT against their peers, side by side
+bench: $(VENV)/.installed-bench  ## sampling and SFT against their peers, side by side (DTYPE=bf16, fp32 or best)
 	mkdir -p runs/bench
-	$(BIN)/python -m benchmarks.sampling --out runs/bench/sampling.json
-	$(BIN)/python -m benchmarks.sft --rounds 2 --steps 8 --dtype best --out runs/bench/sft.json
+	$(BIN)/python -m benchmarks.sampling --dtype $(DTYPE) --out runs/bench/sampling.json
+	$(BIN)/python -m benchmarks.sft --dtype $(DTYPE) --out runs/bench/sft.json
 
 clean:  ## remove the virtual environment and caches (never runs/)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

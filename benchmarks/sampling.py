@@ -2,6 +2,8 @@
 
     python -m benchmarks.sampling --out runs/bench/sampling.json [--quick] [--dtype bf16|fp32|best] [--rounds N]
 
+Half an hour on two cores with `--dtype fp32` or `best`; bf16 takes hours where the processor has no bf16 products.
+
 The model is the SmolLM2-135M shape with random weights, the prompts random ids: a prefix of 400 tokens, questions of
 20, exactly 40 and exactly 150 new tokens at temperature 1. Speed is new tokens a second, prompts included.
 
@@ -10,9 +12,12 @@ The model is the SmolLM2-135M shape with random weights, the prompts random ids:
     generate_prefix_cache   the same, handed the keys and values of the common prefix, computed once
     continuous_batching     `generate_batch` of Transformers, all requests at once
 
-`generate` does batch after batch of the same work, so one batch is timed. With `--dtype bf16` the weights are bf16 on
-all sides; where bf16 products are slow, ours computes in fp32 on its own account, and the table says so. `best` gives
-every side the type whose products are fastest here.
+`generate` does batch after batch of the same work, so one batch is timed. Its batch size is found in two steps: a
+prompt and a step are timed at each size, which gives the speed at any length; then the two best sizes are measured in
+full, and the faster one counts, for `generate` and for `generate_prefix_cache` each.
+
+With `--dtype bf16` the weights are bf16 on all sides; where bf16 products are slow, ours computes in fp32 on its own
+account, and the table says so. `best` gives every side the type whose products are fastest here.
 """
 
 from __future__ import annotations
@@ -21,12 +26,12 @@ import argparse
 import json
 import random
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from benchmarks.batches import PROBE_TOKENS, Timings, best_batches, pays, repeated, timed
 from benchmarks.setting import (
     SHAPES,
     VOCABULARY,
@@ -46,7 +51,6 @@ from benchmarks.setting import (
 MODULE = "benchmarks.sampling"
 PREFIX, QUESTION = 400, 20
 BATCHES = (8, 16, 32, 64, 128)
-PROBE_TOKENS = 4
 SEED = 1
 
 
@@ -61,6 +65,7 @@ class Work:
         batch: sequences that `generate` does at once.
         questions, samples: how many, and how many samples of each.
         shape: of the model.
+        lengths: all that will be asked for, for the search.
     """
 
     kind: str
@@ -70,6 +75,7 @@ class Work:
     questions: int = 16
     samples: int = 8
     shape: str = "135M"
+    lengths: tuple[int, ...] = (40, 150)
 
     @property
     def sequences(self) -> int:
@@ -104,17 +110,6 @@ def model(work: Work) -> Any:
     return network.to("cuda") if torch.cuda.is_available() else network
 
 
-def timed(task: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the task returned."""
-    import torch
-
-    start = time.perf_counter()
-    result = task()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
-
-
 def ours(work: Work) -> dict[str, Any]:
     """The shared-prefix engine."""
     from ramify.base.config import Sampling
@@ -132,12 +127,14 @@ def ours(work: Work) -> dict[str, Any]:
     sampler.sample(prompts[:1], Sampling(max_new_tokens=2), seed=SEED)
     seconds, samples = timed(lambda: sampler.sample(prompts, settings, seed=SEED))
     assert all(len(sample.token_ids) == work.new for group in samples for sample in group)
-    products = str(product_dtype(next(network.parameters()))).removeprefix("torch.")
+    products = {"float32": "fp32", "bfloat16": "bf16"}.get(str(product_dtype(next(network.parameters())))[6:], "other")
     return measured(work, seconds, work.sequences, products)
 
 
 class NoTokenizer:
-    """Random ids have no text."""
+    """Random ids have no text, and none of them is special."""
+
+    added_tokens_decoder: ClassVar[dict[int, Any]] = {}
 
     def decode(self, *_: Any, **__: Any) -> str:
         """Nothing."""
@@ -208,25 +205,20 @@ def continuous_batching(work: Work) -> dict[str, Any]:
 
 
 def search(work: Work) -> dict[str, Any]:
-    """Which batch size is fastest for `generate`: prompt and step timed on their own, larger while that pays.
-
-    Returns:
-        the best size for each length asked for, and the speeds seen.
-    """
+    """Time a prompt and a step of `generate` at growing batch sizes, while that pays at any of the lengths."""
     import torch
 
     network = model(work)
     ids = torch.tensor(expanded(work), device=network.device)
-    run_generate(network, ids[:1, :8], 2)
-    speeds: dict[int, float] = {}
+    timings: Timings = {}
     for size in (size for size in BATCHES if size <= work.sequences):
-        first, _ = timed(lambda size=size: run_generate(network, ids[:size], 1))
-        more, _ = timed(lambda size=size: run_generate(network, ids[:size], 1 + PROBE_TOKENS))
-        step = max(more - first, 0.0) / PROBE_TOKENS
-        speeds[size] = size * work.new / (first + (work.new - 1) * step)
-        if speeds[size] < 0.97 * max(speeds.values()):
+        timings[size] = {
+            "first": repeated(lambda size=size: run_generate(network, ids[:size], 1)),
+            "more": repeated(lambda size=size: run_generate(network, ids[:size], 1 + PROBE_TOKENS)),
+        }
+        if not any(pays(timings, new) for new in work.lengths):
             break
-    return {"batch": max(speeds, key=lambda size: speeds[size]), "speeds": speeds}
+    return {"timings": timings}
 
 
 def measured(work: Work, seconds: float, sequences: int, products: str) -> dict[str, Any]:
@@ -243,44 +235,75 @@ def measured(work: Work, seconds: float, sequences: int, products: str) -> dict[
 
 # --- the comparison ----------------------------------------------------------------------------------------------
 
-PEERS = ("generate", "generate_prefix_cache", "continuous_batching")
+SIZED = ("generate", "generate_prefix_cache")
+PEERS = (*SIZED, "continuous_batching")
 SIDES = {each.__name__: each for each in (ours, generate, generate_prefix_cache, continuous_batching, search)}
+Results = dict[str, list[dict[str, Any]]]
 
 
-def compare(base: Work, lengths: tuple[int, ...], rounds: int) -> Report:
+def compare(base: Work, rounds: int) -> Report:
     """All sides at each length, and the lower ratio of the lengths for each peer."""
-    report = Report(machine=machine(), settings={**asdict(base), "rounds": rounds, "lengths": lengths})
+    report = Report(machine=machine(), settings={**asdict(base), "rounds": rounds})
     report.machine["gflops"] = run_side(MODULE, Side("rates", asdict(replace(base, kind="rates"))))["rates"]
-    for new in lengths:
+    print("searching for the best batch sizes of generate …", file=sys.stderr, flush=True)
+    found = run_side(MODULE, Side("search", asdict(replace(base, kind="search"))))["timings"]
+    timings: Timings = {int(size): seconds for size, seconds in found.items()}  # JSON has text for names
+    report.peers["search"] = found
+    others = ["ours", *(["continuous_batching"] if continuous_batching_runs(base, report) else [])]
+    for new in base.lengths:
         work = replace(base, new=new)
-        found = run_side(MODULE, Side("search", asdict(replace(work, kind="search"))))
-        work = replace(work, batch=found["batch"])
-        report.peers.setdefault("search", {})[str(new)] = found
-        kinds = ["ours", *(peer for peer in PEERS if peer not in report.peers.get("failed", {}))]
-        results = alternate_or_say_why(work, kinds, rounds, report)
+        results = take_turns(work, others, best_batches(timings, new), rounds, report)
         add(report, new, results)
         show(new, work, results)
+    add_lowest(report, base.lengths)
+    return report
+
+
+def continuous_batching_runs(work: Work, report: Report) -> bool:
+    """Whether it runs here, tried on a little work; says so where it does not."""
+    little = replace(work, kind="continuous_batching", questions=2, samples=1, new=3)
+    try:
+        run_side(MODULE, Side("continuous_batching", asdict(little)))
+    except SystemExit as error:
+        report.peers["failed"] = {"continuous_batching": str(error)[-600:]}
+        print(f"continuous batching does not run here: {str(error).splitlines()[-1]}", file=sys.stderr)
+        return False
+    return True
+
+
+def take_turns(work: Work, others: list[str], sizes: list[int], rounds: int, report: Report) -> Results:
+    """All sides in turns. The first round tries `generate` at both sizes; the faster one stays, for each way."""
+    sized = {f"{kind} at {size}": replace(work, kind=kind, batch=size) for kind in SIZED for size in sizes}
+    works = {**{kind: replace(work, kind=kind) for kind in others}, **sized}
+    tried = alternate(MODULE, [Side(name, asdict(each)) for name, each in works.items()], 1)
+    report.peers["tried"] = report.peers.get("tried", {}) | {str(work.new): {name: rate(tried[name]) for name in sized}}
+    chosen = {
+        kind: fastest_of({name: tried[name] for name in sized if name.startswith(f"{kind} at")}) for kind in SIZED
+    }
+    names = {**{kind: kind for kind in others}, **chosen}
+    more = alternate(MODULE, [Side(kind, asdict(works[name])) for kind, name in names.items()], rounds - 1)
+    return {kind: tried[name] + more[kind] for kind, name in names.items()}
+
+
+def rate(runs: list[dict[str, Any]]) -> float:
+    """Median of new tokens a second."""
+    return Spread.of([each["tokens_per_second"] for each in runs]).median
+
+
+def fastest_of(results: Results) -> str:
+    """The name whose runs are fastest."""
+    return max(results, key=lambda name: rate(results[name]))
+
+
+def add_lowest(report: Report, lengths: Sequence[int]) -> None:
+    """For each peer the lower ratio of the lengths: what may be claimed for both."""
     for peer in PEERS:
         ratios = [report.ratio[f"{peer}_{new}"] for new in lengths if f"{peer}_{new}" in report.ratio]
         if ratios:
             report.ratio[peer] = min(ratios)
-    return report
 
 
-def alternate_or_say_why(work: Work, kinds: list[str], rounds: int, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """The sides in turns; continuous batching, which does not run everywhere, is tried on a little work first."""
-    if "continuous_batching" in kinds:
-        little = replace(work, kind="continuous_batching", questions=2, samples=1, new=3)
-        try:
-            run_side(MODULE, Side("continuous_batching", asdict(little)))
-        except SystemExit as error:
-            report.peers.setdefault("failed", {})["continuous_batching"] = str(error)[-600:]
-            print(f"continuous batching does not run here: {str(error).splitlines()[-1]}", file=sys.stderr)
-            kinds = [kind for kind in kinds if kind != "continuous_batching"]
-    return alternate(MODULE, [Side(kind, asdict(replace(work, kind=kind))) for kind in kinds], rounds)
-
-
-def add(report: Report, new: int, results: dict[str, list[dict[str, Any]]]) -> None:
+def add(report: Report, new: int, results: Results) -> None:
     """Medians, and our median over each peer's."""
     speed = {name: Spread.of([each["tokens_per_second"] for each in runs]) for name, runs in results.items()}
     for name, runs in results.items():
@@ -288,12 +311,12 @@ def add(report: Report, new: int, results: dict[str, list[dict[str, Any]]]) -> N
         target[f"tokens_per_second_{new}"] = asdict(speed[name])
         target[f"memory_{new}"] = max(each["memory"] for each in runs)
         target["products"] = runs[0]["products"]
-        target["batch"] = runs[0]["work"]["batch"] if name.startswith("generate") else runs[0]["sequences"]
+        target[f"batch_{new}"] = runs[0]["sequences"]
         if name != "ours":
             report.ratio[f"{name}_{new}"] = speed["ours"].median / speed[name].median
 
 
-def show(new: int, work: Work, results: dict[str, list[dict[str, Any]]]) -> None:
+def show(new: int, work: Work, results: Results) -> None:
     """One table."""
     best = Spread.of([each["tokens_per_second"] for each in results["ours"]]).median
     rows = []
@@ -305,11 +328,18 @@ def show(new: int, work: Work, results: dict[str, list[dict[str, Any]]]) -> None
     columns = ("side", "new tokens/s", "ours over it", "at once", "peak MiB", "products in")
     title = f"{work.questions} questions x {work.samples}, prefix {PREFIX}, question {QUESTION}, {new} new tokens"
     show_table(f"{title}, {work.dtype} weights", columns, rows)
+    own, theirs = (
+        results["ours"][0]["products"],
+        {each[0]["products"] for name, each in results.items() if name != "ours"},
+    )
+    if {own} != theirs:
+        print(f"  products: ours in {own}, the others in {', '.join(sorted(theirs))}, from {work.dtype} weights")
 
 
 def main() -> None:
     """Compare, print the tables, write the report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    about = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=about[0], epilog=about[4])
     parser.add_argument("--out", type=Path, help="JSON file for the report")
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each side (medians are reported)")
     parser.add_argument("--dtype", choices=("bf16", "fp32", "best"), default="bf16", help="best: what is fastest here")
@@ -321,9 +351,11 @@ def main() -> None:
     if asked.side:
         side_main(Work(**json.loads(asked.side)))
         return
-    dtype = fastest() if asked.dtype == "best" else asked.dtype
     lengths, rounds = ((40,), 1) if asked.quick else (tuple(asked.new), asked.rounds)
-    report = compare(Work("ours", dtype=dtype, shape=asked.shape), lengths, rounds)
+    if rounds < 1 or min(lengths) < 1:
+        parser.error(f"--rounds {rounds} --new {min(lengths)}: at least 1 round and 1 new token are needed")
+    dtype = fastest() if asked.dtype == "best" else asked.dtype
+    report = compare(Work("ours", dtype=dtype, shape=asked.shape, lengths=lengths), rounds)
     if asked.out:
         report.write(asked.out)
         print(f"\nwritten to {asked.out}")

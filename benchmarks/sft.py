@@ -325,6 +325,9 @@ def show(name: str, results: dict[str, list[dict[str, Any]]], report: Report) ->
             (side, speed, f"{ours_speed / speed.median:.2f}", f"{memory:,.0f}", runs[0]["work"]["dtype"], kinds)
         )
     show_table(f"SFT, {name}", ("side", "tokens/s", "ours over it", "peak MiB", "weights", "products in"), rows)
+    own, theirs = results["ours"][0]["work"]["dtype"], results["trl"][0]["work"]["dtype"]
+    if own != theirs:
+        print(f"  weights: ours {own}, TRL's {theirs}: each side has the type it is faster with here")
     rates = {kind: max(each.values()) for kind, each in report.machine["gflops"].items()}
     prefix = "" if name == "short chats" else "system_"
     shares = ", ".join(f"{100 * report.ratio[f'{prefix}share_of_{kind}_rate']:.0f} % of {kind}" for kind in rates)
@@ -354,7 +357,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes of each side (medians are reported)")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps in each")
     parser.add_argument(
-        "--dtype", choices=("bf16", "fp32", "best"), default="bf16", help="best: the faster for each side"
+        "--dtype", choices=("bf16", "fp32", "best"), default="bf16", help="best: both are tried on each side"
     )
     parser.add_argument("--shape", choices=tuple(SHAPES), default="135M")
     parser.add_argument("--quick", action="store_true", help="one round of 6 steps")

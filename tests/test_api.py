@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
+import pydoc
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 from train_setup import model_folder, pairs_file
 
 import ramify
-from ramify.base.config import LoRA
-from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
+from ramify.base.config import LoRA, RunConfig
+from ramify.base.errors import ConfigError, DataError, LengthError, ModelError, RunError
 from ramify.base.runs import Run
 from ramify.base.types import Message
+from ramify.train import sft
 
 __all__ = ["model_folder"]
 
@@ -53,6 +58,16 @@ def test_train_and_evaluate_are_functions_and_packages() -> None:
     name = "tarin"
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         getattr(ramify, name)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_help_on_train_and_evaluate_is_that_of_the_functions(name: str) -> None:
+    from ramify import api
+
+    package, function = getattr(ramify, name), getattr(api, name)
+    assert inspect.signature(package) == inspect.signature(function)
+    shown = pydoc.plain(pydoc.render_doc(package))
+    assert f"{name}(" in shown and "Args:" in shown and "overwrite: replace" in shown
 
 
 def test_generate_batch_returns_a_list_or_a_list_a_prompt(model: ramify.Model) -> None:
@@ -101,12 +116,59 @@ def test_training_leaves_the_given_model_alone(model: ramify.Model, run: ramify.
     assert run.folder.with_name("mine.rows.jsonl").is_file()
 
 
+def test_rows_in_memory_are_written_last(model: ramify.Model, run: ramify.TrainedRun, tmp_path: Path) -> None:
+    kept = run.folder.with_name("mine.rows.jsonl")
+    before, other = kept.read_bytes(), [["9 kg?", 9000.0]]
+    with pytest.raises(RunError, match="holds a run already"):
+        ramify.train(model, other, out=run.folder)
+    with pytest.raises(RunError, match="cannot resume, the run began with other rows"):
+        ramify.train(model, other, out=run.folder, resume=True)
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        ramify.train(model, other, out=run.folder, overwrite=True, lr=-1)
+    for rows, message in (
+        ([["9 kg?", 9000.0], ["10 kg?", "ten"]], r"^row 2: answer: a finite number is needed, found 'ten'"),
+        ([["9 kg?", {9000.0}]], r"^row 1: cannot be written as JSON: found set"),
+        ([["9 kg?", float("nan")]], r"^row 1: NaN is not a number"),
+        ([["\ud800", 1.0]], r"^row 1: cannot be written as JSON"),
+        ([], r"^rows: the file is empty"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ramify.train(model, rows, out=run.folder, overwrite=True)
+    assert kept.read_bytes() == before
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        ramify.train(model, other, out=tmp_path / "new", lr=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_numbers(model: ramify.Model) -> None:
+    rows = [["3 kg?", numpy.float32(3000)], ["4 kg?", numpy.int64(4000)]]
+    found = ramify.evaluate(model, problems=rows, max_new_tokens=2)
+    assert [problem.answer for problem in found.problems] == [3000.0, 4000.0]
+
+
+def test_settings_that_would_be_ignored_are_refused(model: ramify.Model) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'n' \(found 3\).*num_return_sequences"):
+        model.generate("x", n=3)
+    with pytest.raises(ConfigError, match=r"generate gives one completion.*generate_batch"):
+        model.generate("x", num_return_sequences=3)
+    with pytest.raises(ConfigError, match=r"takes a list of prompts, found a text.*generate\(prompt\)"):
+        model.generate_batch("text")
+    with pytest.raises(ConfigError, match=r"sample.temperature is 0"):
+        model.generate_batch(["x"], num_return_sequences=3)
+    with pytest.raises(ConfigError, match=r"sample\.n = 0"):
+        model.generate_batch(["x"], num_return_sequences=0)
+    with pytest.raises(ConfigError, match=r"train\.early_stop .*data\.valid"):
+        ramify.train(model, "task", early_stop=2)
+
+
 def test_a_run_is_loaded_and_measured_as_it_was_trained(run: ramify.TrainedRun) -> None:
     trained = run.load()
     assert trained.prompting.chat_template == "plain"
     rows = [[f"{n} kg?", 1000.0 * n] for n in range(11, 15)]
     found = run.evaluate(problems=rows, n=3)
-    assert (found.n, found.folder) == (3, run.folder / "eval")
+    assert found.n == 3 and found.folder is not None and found.folder.match(f"{run.folder.name}/eval-*")
+    other = run.evaluate(problems=[["99 kg?", 99000.0]], n=3)
+    assert other.folder is not None and other.folder.parent == run.folder and other.folder != found.folder
     again = ramify.evaluate(run.folder, problems=rows, n=3, out=run.folder / "eval-again")
     assert again.samples == found.samples and again.accuracy == found.accuracy
 
@@ -117,6 +179,21 @@ def test_a_trained_model_is_trained_on(run: ramify.TrainedRun, tmp_path: Path) -
     assert further.record["config"]["model"] == str(run.folder) and str(run.folder) in further.record["parents"]
     assert further.record["config"]["prompt"]["chat_template"] == "plain"
     assert ramify.evaluate(run.load(), problems=[["3 kg?", 3000.0]], max_new_tokens=2).n == 1
+
+
+def test_a_model_of_a_revision_is_trained_at_it(
+    model: ramify.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[RunConfig] = []
+
+    def watch(config: RunConfig, **_: object) -> Run:
+        asked.append(config)
+        return Run(tmp_path)
+
+    monkeypatch.setattr(sft, "run", watch)
+    at = ramify.Model(replace(model.loaded, revision="X"), model.prompting)
+    ramify.train(at, [["How many g are in 6 kg?", 6000]], out=tmp_path / "run")
+    assert asked[0].revision == "X"
 
 
 def test_a_loaded_model_is_measured_where_it_is(model: ramify.Model, tmp_path: Path) -> None:

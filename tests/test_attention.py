@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import random
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from tiny_models import tiny_model
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import AttentionInterface
 
 from ramify.base.errors import ModelError
 from ramify.base.types import TokenSequence
-from ramify.tree.attention import ATTENTION, Backend, backend, register, tree_attention
+from ramify.tree import attention_cpu, attention_cuda
+from ramify.tree.attention import ATTENTION, Backend, backend, backend_for, register, tree_attention
 from ramify.tree.pack import Batch, pack
 
-HEADS, KEY_HEADS, WIDTH, VALUE_WIDTH = 6, 2, 8, 12
+HEADS, KEY_HEADS, WIDTH, VALUE_WIDTH = 6, 2, 16, 24
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+ON_CPU = (torch.float32, "cpu")
 BACKENDS: list[tuple[Backend, str]] = [("dense", "cpu"), ("cpu", "cpu")]
 if "cuda" in DEVICES:
-    BACKENDS += [("dense", "cuda"), ("cuda", "cuda")]
+    BACKENDS += [("dense", "cuda"), ("cpu", "cuda"), ("cuda", "cuda")]
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,76 @@ def test_flex_form_of_the_cuda_backend_equals_dense(layer: Layer) -> None:
     inputs = tensors(len(batch.input_ids), layer, torch.float32, "cpu")[:-1]
     with torch.no_grad():
         assert_close(run("cuda", inputs, batch, layer), run("dense", inputs, batch, layer), 1e-5)
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling for the CPU needs a C++ compiler"
+)
+
+
+@pytest.mark.proof
+@needs_compiler
+@pytest.mark.parametrize("layer", [Layer(), Layer(softcap=2.0, window=20)], ids=str)
+def test_flex_form_of_the_cuda_backend_compiles(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mask and cap through the compiler that this machine has, forward only, at one length.
+
+    Under dynamic shapes PyTorch's template for CPUs confuses the sizes of what a mask captures.
+    """
+    flex = torch.compile(flex_attention, dynamic=False)
+
+    def without_aux(*args: Tensor, return_aux: object, **settings: Any) -> tuple[Tensor, None]:
+        return flex(*args, **settings), None  # a log-sum-exp is not among what is compiled for CPUs
+
+    monkeypatch.setattr(attention_cuda, "_flex", lambda device: without_aux)
+    batch = branching(3, "long")
+    inputs = tensors(len(batch.input_ids), layer, torch.float32, "cpu")[:-1]
+    inputs[2] = inputs[1].detach().clone()  # nor are values of another width than keys
+    with torch.no_grad():
+        assert_close(run("cuda", inputs, batch, layer), run("dense", inputs, batch, layer), 1e-5)
+
+
+@pytest.mark.proof
+@needs_compiler
+@pytest.mark.parametrize("softcap", [None, 50.0, 3.0])
+def test_caps_compile_for_any_length(softcap: float | None) -> None:
+    """Dynamic shapes, as on a GPU: a captured number would become a symbol that FlexAttention cannot compile."""
+    flex = torch.compile(flex_attention, dynamic=True)
+    for length in (256, 384):
+        query = torch.randn(1, 2, length, 32, generator=torch.Generator().manual_seed(length))
+        scores = query @ query.transpose(2, 3) * 32**-0.5
+        expected = (scores if softcap is None else softcap * torch.tanh(scores / softcap)).softmax(-1) @ query
+        with torch.no_grad():
+            assert_close(flex(query, query, query, score_mod=attention_cuda._cap(softcap)), expected, 1e-5)
+
+
+def test_a_gpu_without_a_compiler_computes_tiles(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No Triton, or heads below 16: the tile backend on any device, said once."""
+    monkeypatch.setattr(attention_cuda, "has_triton", lambda: True)
+    assert backend_for("cuda", 64, 64) == "cuda"
+    assert backend_for("cpu", 64, 64) == backend_for("mps", 64, 64) == "cpu"
+    with caplog.at_level(logging.WARNING, "ramify"):
+        assert backend_for("cuda", 8, 64) == "cpu"
+        monkeypatch.setattr(attention_cuda, "has_triton", lambda: False)
+        assert backend_for("cuda", 80, 80) == backend_for("cuda", 80, 80) == "cpu"
+    assert [record.message.split(" (")[0] for record in caplog.records] == [
+        "FlexAttention cannot be compiled here for heads of 8",
+        "FlexAttention cannot be compiled here for heads of 80",
+    ]
+
+
+def test_tiles_lie_where_the_tensors_do() -> None:
+    """Every tensor that the tile backend makes is on the device of its inputs: `meta` refuses any other."""
+    batch = branching(3, "long").to("meta")
+    cpu = branching(3, "long").layout
+    batch.layout._plans["tiles", 20] = tuple(
+        replace(tile, mask=tile.mask.to("meta")) for tile in attention_cpu._plan(cpu, 20)
+    )
+    layer = Layer(softcap=2.0, window=20, sinks=True)
+    *inputs, grad = [tensor.detach().to("meta").requires_grad_() for tensor in tensors(len(cpu), layer, *ON_CPU)]
+    grads = torch.autograd.grad(run("cpu", inputs, batch, layer), inputs, grad.detach())
+    assert all(each.device.type == "meta" for each in grads)
 
 
 def test_many_heads_are_computed_in_parts() -> None:

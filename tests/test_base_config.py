@@ -54,6 +54,12 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("[a, b]", ["a", "b"]),
         ("'1e-4'", 1e-4),
         ("a=b", "a=b"),
+        ("'2024'", "2024"),
+        ("Answer, then end with #### n", "Answer, then end with #### n"),
+        ("#### n", "#### n"),
+        (" two\nlines ", "two\nlines"),
+        ("'quoted # text'", "quoted # text"),
+        ("inf", "inf"),
     ],
 )
 def test_values_of_overrides(text: str, value: Any) -> None:
@@ -127,6 +133,41 @@ def test_overrides_of_a_wrong_form_are_refused() -> None:
 
 def test_contradicting_settings_are_refused() -> None:
     assert "temperature" in refused("method=rft", "sample.n=4", "sample.temperature=0")
+    assert "sample.temperature is 0, so all sample.n = 4 samples would be equal" in refused("sample.n=4")
+
+
+@pytest.mark.parametrize("name", ["early_stop", "eval_every"])
+def test_settings_of_validation_need_validation_rows(name: str) -> None:
+    message = refused(f"train.{name}=3")
+    assert f"train.{name} = 3 needs validation rows" in message and "data.valid" in message
+    assert getattr(load_config(None, [f"train.{name}=3", "data.valid=v.json"]).train, name) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "hint"),
+    [
+        ("data.train=2024", "data.train = 2024: a path or text is needed", "./2024"),
+        ("out=2024", "out = 2024: a path is needed", "./2024"),
+        ("data.valid=[a]", "data.valid = ['a']: a path or text is needed", ""),
+        ("lora.targets=q_proj", "lora.targets = 'q_proj': 'all-linear' or a list is needed", "lora.targets=[q_proj]"),
+        ("sample.stop=###", "sample.stop = '###': a list is needed", "sample.stop=[###]"),
+        ("prompt.system=3", "prompt.system = 3: text is needed", "quotes"),
+        ("prompt.system=Rule: be brief", "prompt.system = {'Rule': 'be brief'}: text is needed", "quotes"),
+        ("train=3", "train = 3: a section {…} is needed", ""),
+    ],
+)
+def test_a_value_of_the_wrong_kind_gets_one_clear_line(override: str, message: str, hint: str) -> None:
+    found = refused(override)
+    assert found.startswith(f"command line: {message}") and hint in found
+    assert "union" not in found and len(found) < 200
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    message = refused(path=write(tmp_path, "train: {lr: 1}\nmodel: nano\ntrain: {epochs: 2}\n"))
+    assert "config.yaml:3: 'train' is given twice (first on line 1)" in message
+    assert "config.yaml:3: 'lr' is given" in refused(path=write(tmp_path, "train:\n  lr: 1\n  lr: 2\n"))
+    assert "config.yaml:1: 'lr' is given" in refused(path=write(tmp_path, "train: {lr: 1, lr: 2}\n"))
+    assert "nested too deeply" in refused(path=write(tmp_path, "train: &a {lr: *a}\n"))
 
 
 def test_a_file_that_is_missing_not_yaml_or_not_a_mapping(tmp_path: Path) -> None:
@@ -150,3 +191,18 @@ def test_configurations_cannot_be_changed() -> None:
     name = "seed"
     with pytest.raises(ValueError, match="frozen"):
         setattr(RunConfig(), name, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sample.temperature=1e-5", r"sample\.temperature = 1e-05: 0 \(greedy\) or at least 0\.0001"),
+        ("sample.temperature=-1", r"sample\.temperature = -1: "),
+        ("sample.stop=['']", r"sample\.stop.* = '': .*at least 1 character"),
+    ],
+)
+def test_settings_that_cannot_be_drawn_with_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [override])
+    for fine in ("sample.temperature=0", "sample.temperature=1e-4", "sample.stop=[x]"):
+        load_config(None, [fine])

@@ -198,3 +198,14 @@ def test_token_sequences_check_themselves() -> None:
 
 def test_the_log_probability_of_a_sample_is_the_sum_of_its_tokens() -> None:
     assert Sample("a", 0, (1, 2), (-0.5, -0.25), "x", Stop.EOS).logprob == -0.75
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_cannot_say_are_refused(number: float, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not finite"):
+        json_line({"loss": number})
+    write_json(tmp_path / "record.json", {"loss": 1.0})
+    for write in (write_json, append_jsonl):
+        with pytest.raises(RunError, match=r"not finite.*hint: write null"):
+            write(tmp_path / "record.json", {"deep": [{"loss": number}]})
+    assert json.loads((tmp_path / "record.json").read_text()) == {"loss": 1.0}

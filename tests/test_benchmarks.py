@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import setting, sft
+from benchmarks import batches, sampling, setting, sft
 from benchmarks.products import Products, StepWatch
 from ramify.base.config import Train
 from ramify.train.schedule import Schedule
@@ -76,27 +77,172 @@ def test_random_models_are_the_same_on_every_side() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-@pytest.mark.proof
-def test_both_sides_train_alike(tmp_path: Path) -> None:
-    """The whole benchmark on a tiny shape: same data, adapter and learning rate, so the same losses."""
-    pytest.importorskip("trl")
-    out = tmp_path / "sft.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.sft",
-        "--shape",
-        "tiny",
-        "--quick",
-        "--dtype",
-        "fp32",
-        "--out",
-        str(out),
+def sft_run(speed: float, memory: float, losses: list[float], dtype: str = "fp32") -> dict[str, Any]:
+    return {
+        "work": {"dtype": dtype},
+        "tokens_per_second": speed,
+        "tokens_per_cpu_second": speed / 2,
+        "memory": memory,
+        "losses": losses,
+        "products": {"operations": {"float32": 1.0}, "attention_calls": {}},
+        "operations_per_token": 1e9,
+    }
+
+
+def test_training_ratios_are_ours_over_the_peers() -> None:
+    report = setting.Report(machine={"gflops": {"fp32": {"600": 100.0, "1100": 200.0}, "bf16": {"600": 400.0}}})
+    results = {
+        "ours": [sft_run(speed, 300.0, [2.0, 1.0]) for speed in (90.0, 100.0, 500.0)],
+        "trl": [sft_run(speed, 1000.0, [2.0, 1.25]) for speed in (24.0, 25.0, 26.0)],
+        "trl_default": [sft_run(speed, 2000.0, [9.0, 9.0]) for speed in (9.0, 10.0, 30.0)],
+    }
+    for prefix in ("", "system_"):
+        sft.add_ratios(report, prefix, results)
+    expected = {
+        "trl": 4.0,  # medians: 100 over 25
+        "trl_default": 10.0,
+        "memory": 0.3,
+        "loss_difference": 0.25,
+        "share_of_fp32_rate": 0.5,  # 100 tokens/s of 1 GFLOP each, over the best rate of 200
+        "share_of_bf16_rate": 0.25,
+    }
+    assert report.ratio == pytest.approx({f"{prefix}{k}": v for prefix in ("", "system_") for k, v in expected.items()})
+    assert report.ours["tokens_per_second"] == {"median": 100.0, "low": 90.0, "high": 500.0}
+    assert report.peers["trl"]["system_memory"] == 1000.0
+
+
+def sampling_runs(*speeds: float, memory: int = 1, sequences: int = 16) -> list[dict[str, Any]]:
+    return [
+        {"tokens_per_second": speed, "memory": memory, "products": "fp32", "sequences": sequences} for speed in speeds
     ]
-    root = Path(__file__).resolve().parent.parent
+
+
+def test_sampling_ratios_are_ours_over_the_peers_and_the_lower_length_counts() -> None:
+    report = setting.Report()
+    for new, ours in ((40, 1000.0), (150, 600.0)):
+        results = {
+            "ours": sampling_runs(ours - 1, ours, 9 * ours, sequences=128),
+            "generate": sampling_runs(49.0, 50.0, 51.0),
+            "generate_prefix_cache": sampling_runs(100.0 if new == 40 else 20.0),
+        }
+        sampling.add(report, new, results)
+    sampling.add_lowest(report, (40, 150))
+    assert report.ratio == {
+        "generate_40": 20.0,
+        "generate_150": 12.0,
+        "generate_prefix_cache_40": 10.0,
+        "generate_prefix_cache_150": 30.0,
+        "generate": 12.0,
+        "generate_prefix_cache": 10.0,
+    }
+    assert report.ours["batch_40"] == 128 and report.peers["generate"]["batch_150"] == 16
+    assert report.ours["tokens_per_second_40"] == {"median": 1000.0, "low": 999.0, "high": 9000.0}
+
+
+def test_the_best_batches_are_those_of_prompt_and_step_together() -> None:
+    """8 at a time: 1 s for the prompt and 0.1 s a step; 16: 2 s and 0.15 s; 32: 4 s and 0.4 s."""
+    exact = {8: (1.0, 0.1), 16: (2.0, 0.15), 32: (4.0, 0.4)}
+    timings = {
+        size: {"first": [first], "more": [first + batches.PROBE_TOKENS * step]} for size, (first, step) in exact.items()
+    }
+    for new in (1, 40, 150):
+        expected = {size: size * new / (first + (new - 1) * step) for size, (first, step) in exact.items()}
+        assert batches.speeds(timings, new) == pytest.approx(expected)
+        assert batches.best_batches(timings, new) == sorted(expected, key=lambda size: -expected[size])[:2]
+    assert batches.best_batches(timings, 150) == [16, 8]
+    assert batches.best_batches({8: timings[8]}, 40) == [8]
+    assert batches.pays({8: timings[8]}, 40) and batches.pays({8: timings[8], 16: timings[16]}, 40)
+    assert not batches.pays(timings, 150)
+
+
+def test_a_disturbed_timing_chooses_no_batch() -> None:
+    """A slow `first` would make a step look free; a slow `more` would make it look dear."""
+    calm = {
+        8: {"first": [1.0, 1.1, 1.0], "more": [1.4, 1.5, 1.4]},
+        16: {"first": [2.0, 2.1, 2.2], "more": [2.6, 2.7, 2.6]},
+        32: {"first": [6.0, 6.1, 6.2], "more": [9.6, 9.7, 9.6]},
+    }
+    chosen = batches.best_batches(calm, 150)
+    assert chosen == [16, 8]
+    disturbed = {size: {name: [50.0, *values] for name, values in each.items()} for size, each in calm.items()}
+    assert batches.best_batches(disturbed, 150) == chosen
+    slow_first = {**calm, 32: {"first": [9.7], "more": [9.6]}}  # every timing of it was disturbed
+    assert batches.speeds(slow_first, 150)[32] == pytest.approx(32 * 150 / (9.7 + 149 * 0.1))  # not: a free step
+
+
+def test_timings_are_repeated_after_one_that_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(*taken: float) -> list[float]:
+        left = iter(taken)
+        monkeypatch.setattr(batches, "timed", lambda task: (next(left), None))
+        return batches.repeated(lambda: None)
+
+    assert seconds(9.0, 1.0, 1.2, 1.1, 7.0) == [1.0, 1.2, 1.1]
+    assert seconds(29.0, 20.0, 19.0, 18.0) == [20.0, 19.0]  # enough: the fourth would cost more than it tells
+    assert seconds(31.0, 1.0) == [31.0]
+
+
+def test_the_faster_size_counts_for_each_way_of_generating(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up = {"ours": 90.0, "generate at 8": 5.0, "generate at 16": 4.0}
+    made_up |= {"generate_prefix_cache at 8": 6.0, "generate_prefix_cache at 16": 7.0}
+    asked: list[tuple[str, int]] = []
+
+    def run_side(module: str, side: setting.Side) -> dict[str, Any]:
+        work = sampling.Work(**side.spec)
+        asked.append((side.name, work.batch))
+        name = work.kind if work.kind == "ours" else f"{work.kind} at {work.batch}"
+        return sampling_runs(made_up[name], sequences=work.batch)[0]
+
+    monkeypatch.setattr(setting, "run_side", run_side)
+    report = setting.Report()
+    results = sampling.take_turns(sampling.Work("ours"), ["ours"], [16, 8], 3, report)
+    assert {name: {each["sequences"] for each in runs} for name, runs in results.items() if name != "ours"} == {
+        "generate": {8},
+        "generate_prefix_cache": {16},
+    }
+    assert all(len(runs) == 3 for runs in results.values()) and len(asked) == 5 + 2 * 3
+    assert report.peers["tried"]["40"]["generate at 16"] == 4.0
+    assert all(len(runs) == 1 for runs in sampling.take_turns(sampling.Work("ours"), ["ours"], [8], 1, report).values())
+
+
+@pytest.mark.parametrize(("module", "options"), [("sampling", ["--rounds", "0"]), ("sft", ["--steps", "3"])])
+def test_too_little_to_measure_is_refused(module: str, options: list[str], root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *options], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "at least" in done.stderr
+
+
+def measured(module: str, out: Path, root: Path, *options: str) -> dict[str, Any]:
+    """The report of a benchmark on a tiny shape."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--shape", "tiny", *options, "--out", str(out)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(out.read_text(encoding="utf-8"))
-    assert {"trl", "trl_default", "memory", "system_trl"} <= set(report["ratio"])
+    report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    assert {"ratio", "ours", "peers"} <= set(report)
+    assert all(isinstance(value, float) and value >= 0 for value in report["ratio"].values())
+    return report
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("options", [["--quick", "--dtype", "best"], ["--rounds", "1", "--new", "3", "5"]])
+def test_sampling_is_measured_against_its_peers(options: list[str], root: Path, tmp_path: Path) -> None:
+    report = measured("sampling", tmp_path / "sampling.json", root, *options)
+    lengths = (3, 5) if "--new" in options else (40,)
+    peers = {"generate", "generate_prefix_cache"} | ({"continuous_batching"} - set(report["peers"].get("failed", {})))
+    assert set(report["ratio"]) == peers | {f"{peer}_{new}" for peer in peers for new in lengths}
+    assert report["ratio"]["generate"] == min(report["ratio"][f"generate_{new}"] for new in lengths)
+    assert set(report["peers"]["tried"]) == {str(new) for new in lengths}
+    assert {f"tokens_per_second_{new}" for new in lengths} <= set(report["ours"])
+
+
+@pytest.mark.proof
+def test_both_sides_train_alike(root: Path, tmp_path: Path) -> None:
+    """The whole benchmark on a tiny shape: same data, adapter and learning rate, so the same losses."""
+    pytest.importorskip("trl", reason="make bench-deps installs it")
+    report = measured("sft", tmp_path / "sft.json", root, "--quick", "--dtype", "fp32")
+    row = {"trl", "trl_default", "memory", "loss_difference", "share_of_fp32_rate", "share_of_bf16_rate"}
+    assert set(report["ratio"]) == row | {f"system_{name}" for name in row}
+    assert set(report["peers"]) == {"trl", "trl_default"}
+    assert {"tokens_per_second", "system_tokens_per_second", "memory", "losses"} <= set(report["ours"])
     assert report["ratio"]["loss_difference"] < 1e-3
     assert report["ratio"]["system_loss_difference"] < 1e-3

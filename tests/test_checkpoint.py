@@ -14,7 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from train_setup import Watcher, make_config, model_folder, pairs_file
+from train_setup import Watcher, make_config, model_folder, pairs_file, tiny_folder
 from transformers import AutoModelForCausalLM
 
 from ramify.base.config import RunConfig
@@ -125,17 +125,29 @@ CASES: dict[str, dict[str, Any]] = {
     "dropout": {"lora": {"dropout": 0.3}},
     "full": {"lora": None},
     "dora": {"lora": {"dora": True, "rslora": True, "targets": ["q_proj", "down_proj"]}},
+    "added tokens": {"prompt": {"chat_template": "llama3"}},
+    "added tokens, tied": {"prompt": {"chat_template": "llama3"}},
+    "lines of metrics": {"train": {"log_every": 4}},
 }
+
+
+@pytest.fixture(scope="module")
+def tied_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model whose head is its embedding."""
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tied", tie_word_embeddings=True)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("stop_at", [2, 3])
-def test_resume_equals_the_straight_run(case: str, stop_at: int, model_folder: Path, tmp_path: Path) -> None:
+def test_resume_equals_the_straight_run(
+    case: str, stop_at: int, model_folder: Path, tied_folder: Path, tmp_path: Path
+) -> None:
     """Stopped in the middle of an epoch, and at its end between the step and its evaluation."""
+    model = tied_folder if "tied" in case else model_folder
     rows, valid = pairs_file(tmp_path / "t.json"), pairs_file(tmp_path / "v.json", 4, 30)
     settings = {"data": {"valid": str(valid)}, **CASES[case]}
-    straight = sft.run(make_config(model_folder, rows, tmp_path / "straight", **settings), progress=Watcher())
-    config = make_config(model_folder, rows, tmp_path / "stopped", **settings)
+    straight = sft.run(make_config(model, rows, tmp_path / "straight", **settings), progress=Watcher())
+    config = make_config(model, rows, tmp_path / "stopped", **settings)
     with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at} of 6 .checkpoint-{stop_at}.*--resume"):
         sft.run(config, progress=Watcher(stop_at=stop_at))
     stopped = open_run(tmp_path / "stopped")
@@ -217,9 +229,13 @@ def test_a_damaged_newest_checkpoint_is_refused_and_removing_it_goes_on(stopped:
     assert [row["step"] for row in run.metrics("train")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_full_disk_in_a_run_is_one_line_and_loses_nothing(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_in_a_run_is_one_line_and_loses_nothing(
+    tensorboard: bool, model_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     rows = pairs_file(tmp_path / "t.json")
-    config = make_config(model_folder, rows, tmp_path / "run", train={"save_every": 1, "keep": 9})
+    train = {"save_every": 1, "keep": 9, "tensorboard": tensorboard}
+    config = make_config(model_folder, rows, tmp_path / "run", train=train)
 
     class Filler(Watcher):
         def update(self, done: int, **values: float) -> None:
@@ -233,6 +249,7 @@ def test_a_full_disk_in_a_run_is_one_line_and_loses_nothing(model_folder: Path, 
     ):
         sft.run(config, progress=Filler())
     run = open_run(tmp_path / "run")
+    assert "Traceback" not in capfd.readouterr().err
     assert run.record["status"] == "failed" and "checkpoint-3" in run.record["error"]
     assert [path.name for path in find_checkpoints(run.folder)] == ["checkpoint-1", "checkpoint-2"]
     resumed = sft.run(config, resume=True, progress=Watcher())

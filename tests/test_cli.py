@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import shlex
+import string
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +38,23 @@ class Done:
 
 
 Ramify = Callable[..., Done]
+ANY_TASK = """
+from ramify.base.types import Reason, Verdict
+
+class Anything:
+    name, fewshot, system = "anything", None, None
+
+    def problems(self, split, n):
+        return []
+
+    def grade(self, problem, sample):
+        return Verdict(problem.id, sample.index, 1.0, Reason.CORRECT)
+
+    def completion(self, problem):
+        return "x"
+
+task = Anything()
+"""
 
 
 @pytest.fixture
@@ -106,10 +125,23 @@ def test_every_command_has_help(command: str) -> None:
         (["compare", "nowhere/a", "nowhere/b"], "nowhere/a: not there"),
         (["eval", "nano", "task.nam=x"], "did you mean 'name'?"),
         (["data", "check", "missing.json"], "missing.json: no such file"),
+        (["data", "check", "a.json", "b.json"], "one file of training rows is allowed, found a.json b.json"),
+        (["data", "check", "a.json", "data.train=b.json"], "found a.json data.train=b.json"),
+        (["data", "show", "a.json", "model=no/such-model"], "no/such-model"),
+        (["train", "data.train=2024"], "data.train = 2024: a path or text is needed"),
+        (["train", "data.train=x", "lora.targets=q_proj"], "'all-linear' or a list is needed"),
+        (["train", "data.train=x", "train.early_stop=2"], "train.early_stop = 2 needs validation rows"),
+        (["train", "data.train=missing.json", f"prompt.system={'long ' * 100}"], "missing.json: no such file"),
+        (["train", "=3"], "is not of the form key=value"),
+        (["train", f"{'a/' * 200}=3"], "unknown setting"),
+        (["sample", "data.train=x", "sample.n=4"], "all sample.n = 4 samples would be equal"),
+        (["generate", "missing.txt", "--out", "x", "--resume", "--overwrite"], "exclude each other"),
+        (["generate", "missing.txt", "--n", "2", "--temperature", "0"], "missing.txt: no such file"),
     ],
 )
 def test_bad_input_is_one_line(ramify: Ramify, arguments: list[str], message: str) -> None:
     done = ramify(*arguments)
+    assert not any(line.startswith("error: unexpected") for line in done.err.splitlines())
     assert done.code in (FAILED if "nowhere" in message else BAD_INPUT,)
     first, *rest = done.err.strip().splitlines()
     assert first.startswith("error: ") and message in first
@@ -231,6 +263,51 @@ def test_generate_completes_files_and_resumes(ramify: Ramify, model_folder: Path
     out.write_text(torn[1] + torn[0][:20], encoding="utf-8")  # one row done, the next cut off in writing
     assert ramify(*command, "--resume").code == OK
     assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == rows
+    prompts.write_text("one\n\nnew\nthree\n", encoding="utf-8")  # line 3 is another prompt now
+    edited = ramify(*command, "--resume")
+    assert edited.code == OK and "note: 1 rows of" in edited.err
+    again = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in again] == ["one", "new", "three"] and [again[0], again[2]] == [rows[0], rows[2]]
+
+
+def test_generate_never_empties_a_file_unasked(ramify: Ramify, model_folder: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    prompts.write_text("one\n", encoding="utf-8")
+    out.write_text("dear\n", encoding="utf-8")
+    command = ["generate", prompts, "--max-new-tokens", 3]
+    for arguments, message in (
+        (["--out", out], f"{out}: exists already"),
+        (["--out", out, "--overwrite", "--model", "no/such/model"], "no/such/model"),
+        (["--out", out, "--resume", "--model", model_folder], f"{out}:1: not valid JSON"),
+        (["--out", prompts], "is the file of the prompts"),
+        (["--out", prompts, "--overwrite"], "is the file of the prompts"),
+        (["--out", tmp_path, "--overwrite"], "is not a file"),
+        (["--out", out, "--overwrite", "--resume"], "exclude each other"),
+    ):
+        done = ramify(*command, *arguments)
+        assert done.code in (FAILED, BAD_INPUT) and message in done.err and "unexpected" not in done.err
+        assert (prompts.read_text(encoding="utf-8"), out.read_text(encoding="utf-8")) == ("one\n", "dear\n")
+    assert ramify(*command, "--out", out, "--overwrite", "--model", model_folder).code == OK
+    assert json.loads(out.read_text(encoding="utf-8"))["prompt"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00\x01", ":1: not valid UTF-8"),
+        (b'{"id": ["1"], "prompt": "one", "completion": "x"}\n', ":1: not a row that `ramify generate` wrote"),
+        (b'{"id": "1", "completion": "x"}\n', ":1: not a row that"),
+        (b'{"id": "1", "prompt": "one", "completions": 3}\n', ":1: not a row that"),
+        (b'{"id": "1"\n{"id": "2", "prompt": "x", "completion": "y"}\n', ":1: not valid JSON"),
+    ],
+)
+def test_only_rows_of_generate_are_resumed(ramify: Ramify, tmp_path: Path, content: bytes, message: str) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.jsonl"
+    prompts.write_text("one\n", encoding="utf-8")
+    out.write_bytes(content)
+    done = ramify("generate", prompts, "--out", out, "--resume")
+    assert done.code == BAD_INPUT and f"error: {out}{message}" in done.err
+    assert out.read_bytes() == content
 
 
 def test_generate_reads_standard_input(ramify: Ramify, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +319,69 @@ def test_generate_reads_standard_input(ramify: Ramify, model_folder: Path, monke
     assert done.code == BAD_INPUT and "JSON rows" in done.err
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert "no prompts" in ramify("generate", "-", "--model", model_folder).err
+
+
+def test_generate_says_what_is_wrong_with_its_input(
+    ramify: Ramify, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 au lait?\n"), encoding="latin-1"))
+    assert "standard input: not valid UTF-8 at byte 3" in ramify("generate", "-").err
+    (tmp_path / "prompts.json").write_text('["How?", "Why?"]', encoding="utf-8")
+    assert "prompts stand one a line" in ramify("generate", tmp_path / "prompts.json").err
+    mixed = '{"prompt": "a"}\n{"prompt": "b", "completion": "c"}\n'
+    (tmp_path / "prompts.jsonl").write_text(mixed, encoding="utf-8")
+    assert "1 of 2 rows hold no problem" in ramify("generate", tmp_path / "prompts.jsonl").err
+
+
+def test_a_stopped_generate_promises_only_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for arguments, hint in (
+        (["-"], "nothing is kept"),
+        (["p.txt", "--out", "o"], "are kept; the same"),
+        (["p.txt", "--out=o"], "are kept; the same"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["ramify", "generate", *arguments])
+        assert report(interrupt) == INTERRUPTED
+        assert hint in capsys.readouterr().err
+
+
+def test_what_is_printed_is_utf8_whatever_the_terminal_says(root: Path) -> None:
+    code = (
+        "import sys; from ramify.cli import main\n"
+        "def say(command): print('a → b'); print('…', file=sys.stderr); return 0\n"
+        "main.report = say; main.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert (done.stdout.decode().strip(), done.stderr.decode().strip()) == ("a → b", "…")
+
+
+def test_the_command_after_sampling_trains_the_same_model(ramify: Ramify, model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my draws"
+    command = settings(model_folder, pairs_file(tmp_path / "pairs.json", rows=8), folder)
+    task = tmp_path / "any.py"
+    task.write_text(ANY_TASK, encoding="utf-8")
+    stop = f"sample.stop=[{','.join(string.ascii_letters)}]"
+    chosen = ["method=rft", f"task.name={task}", "data.limit=4", "sample.n=4", "sample.temperature=1.0", stop]
+    chosen += ["sample.max_new_tokens=60", "select.strategy=distinct"]
+    done = ramify("sample", *command, *chosen)
+    assert done.code == OK, done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    following = shlex.split(line.removeprefix("next: ramify "))
+    assert following == [
+        "train", str(folder / "config.yaml"), "method=sft", f"data.train={folder}", "data.limit=null",
+        f"out={folder}-sft",
+    ]  # fmt: skip
+    done = ramify(*following)
+    assert done.code == OK, done.err
+    record = Run(Path(f"{folder}-sft")).record
+    assert record["config"]["model"] == str(model_folder) and record["config"]["prompt"]["chat_template"] == "plain"
+    rows = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert str(folder) in record["parents"] and record["data"]["rows"] == len(rows) > 4  # data.limit was of questions
 
 
 def test_data_show_and_check(ramify: Ramify, model_folder: Path, pairs: Path) -> None:
@@ -263,6 +403,9 @@ def test_bars_show_progress_at_a_terminal_and_only_notes_elsewhere() -> None:
     assert "training" in screen.getvalue() and "loss 1.234" in screen.getvalue() and "4,321 tok/s" in screen.getvalue()
     assert "5/10" in screen.getvalue()
     assert log.getvalue() == "note: eight [rows] were left out\n"
+    log = io.StringIO()
+    Bars(Console(file=log, width=20)).note("a line that is longer than the console")
+    assert log.getvalue() == "note: a line that is longer than the console\n"
 
 
 def test_sample_bar_counts_samples() -> None:
@@ -277,3 +420,33 @@ def test_a_run_that_was_never_measured_is_named(ramify: Ramify, tmp_path: Path) 
     create_run(tmp_path / "a", RunConfig())
     done = ramify("compare", tmp_path / "a", tmp_path / "a")
     assert done.code == FAILED and "not an evaluated run" in done.err and "ramify eval" in done.err
+
+
+def test_a_stopped_evaluation_says_how_to_go_on_and_does(
+    ramify: Ramify, model_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["eval", model_folder, "--problems", pairs, "--out", tmp_path / "e", "--max-new-tokens", 4]
+    count = SampleBar.__call__
+
+    def stop(bar: SampleBar, sample: Sample) -> None:
+        count(bar, sample)
+        if bar._done == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleBar, "__call__", stop)
+        stopped = ramify(*command)
+    assert stopped.code == INTERRUPTED and "the same command goes on" in stopped.err
+    done = ramify(*command)
+    assert done.code == OK and "going on with 3 of 8 samples" in done.err
+    other = ramify(*command, "seed=1")
+    assert other.code == FAILED and "holds another evaluation (seed: 42 → 1)" in other.err
+    assert "hint: choose another folder (--out)" in other.err
+    assert ramify(*command, "seed=1", "--overwrite").code == OK
+
+
+def test_evaluation_into_a_file_is_one_line(ramify: Ramify, model_folder: Path, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x", encoding="utf-8")
+    done = ramify("eval", model_folder, "--problems", pairs, "--out", tmp_path / "mine")
+    assert done.code == FAILED and done.err.splitlines()[-2].endswith("mine: is a file, a folder is needed")
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "x"

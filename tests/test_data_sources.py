@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from ramify.base.errors import DataError
 from ramify.base.records import to_plain, write_jsonl
 from ramify.base.types import Completion, Example, Lineage, Message, Problem
+from ramify.data.fields import parse_gold
 from ramify.data.sources import read_examples, read_problems, read_rows
+from ramify.tasks.grading import parse_number
 
 USER = Message("user", "How many g are in 6 kg?")
 
@@ -58,11 +60,33 @@ def test_gsm8k_rows_give_the_number_and_the_whole_solution(tmp_path: Path) -> No
     assert found.examples[0].completions[0].text == answer
 
 
-@pytest.mark.parametrize(("answer", "gold"), [(6000, 6000.0), ("6,000", 6000.0), ("Paris", "Paris"), ("$5", 5.0)])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        (6000, 6000.0),
+        ("6,000", 6000.0),
+        ("1,080", 1080.0),
+        ("-1,234,567.5", -1234567.5),
+        ("-$5", -5.0),
+        ("1e3", 1000.0),
+        ("40 %", 40.0),
+        ("Paris", "Paris"),
+        ("$5", 5.0),
+        ("1,5", "1,5"),
+        ("1,0800", "1,0800"),
+        ("12,34", "12,34"),
+    ],
+)
 def test_objects_of_question_and_answer_may_have_text_answers(tmp_path: Path, answer: Any, gold: Any) -> None:
     found = read_rows(written(tmp_path, [{"question": "?", "answer": answer, "extra": 1}]))
     assert found.problems[0].answer == gold
     assert found.examples == ()
+
+
+@given(st.text(alphabet="0123456789,.$%+-eE ", max_size=14) | st.from_regex(r"[+-]?\$?[0-9]{1,4}(,[0-9]{3})?%?"))
+def test_a_gold_text_is_the_number_that_graders_read_in_it(text: str) -> None:
+    gold, read = parse_gold(text), parse_number(text).value
+    assert gold is None or gold == read
 
 
 def test_prompt_and_completion_as_texts_or_messages(tmp_path: Path) -> None:
@@ -205,6 +229,14 @@ BAD_ROWS: list[tuple[str, Any, str]] = [
     ("bool_gold", ["q", True], r"answer: a finite number is needed, found True"),
     ("null_gold", ["q", None], r"answer: a finite number is needed, found None"),
     ("nested_gold", ["q", [6]], r"answer: a finite number is needed, found \[6\]"),
+    ("comma_gold", ["q", "1,5"], r"answer: a finite number is needed, found '1,5'"),
+    (
+        "comma_gsm8k",
+        {"question": "q", "answer": "#### 1,5"},
+        r"answer after ####: a finite number is needed, found '1,5'",
+    ),
+    ("prompts_on_one_line", ["How?", "Why?"], r"answer: .* found 'Why\?' \(hint: .*; prompts stand one a line\)"),
+    ("more_prompts", ["How?", "Why?", "Who?", "When?"], r"row: .*\(hint: prompts stand one a line\)"),
     ("nan_text_gold", ["q", "nan"], r"answer: a finite number is needed, found 'nan'"),
     ("huge_gold", ["q", 10**400], r"answer: a finite number is needed, found 1000"),
     ("empty_reasoning", ["q", 1, ""], r"reasoning: text that is not empty is needed, found ''"),
@@ -329,6 +361,13 @@ def test_the_wrong_kind_of_rows_is_said(tmp_path: Path) -> None:
         read_problems(written(tmp_path, [{"prompt": "a", "completion": "b"}]))
     with pytest.raises(DataError, match="holds nothing to imitate: its rows are of the shape pairs"):
         read_examples(written(tmp_path, [["a", 1]]))
+
+
+def test_rows_that_hold_no_problem_are_not_left_out_unsaid(tmp_path: Path) -> None:
+    path = written(tmp_path, lines(["a", 1], {"prompt": "b", "completion": "c"}, ["d", 2]), "rows.jsonl")
+    with pytest.raises(DataError, match=r"rows.jsonl: 1 of 3 rows hold no problem \(first: .*rows.jsonl:2; shapes: "):
+        read_problems(path)
+    assert len(read_rows(path).problems) == 2  # both kinds can be trained on
 
 
 def test_plain_forms_of_own_records_are_recognised(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ramify.base.config import load_config
+from ramify.base.config import load_config, parse_config
+from ramify.base.errors import RunError
+from ramify.base.runs import Run, create_run
+from ramify.cli.demo import demo
 from ramify.demo.narrator import Narrator
-from ramify.demo.run import DemoOptions, run_demo
+from ramify.demo.run import DemoOptions, as_begun, run_demo
 from ramify.demo.stages import demo_stages
 from ramify.train.rows import read_examples
 
@@ -79,6 +82,39 @@ def test_a_second_demo_keeps_what_is_finished(quick: tuple[Path, str]) -> None:
     assert {path: path.read_bytes() for path in out.rglob("*.jsonl")} == before
 
 
+def test_runs_of_others_are_left_alone(tmp_path: Path) -> None:
+    """`--out runs`, where runs/sft is somebody's work."""
+    mine = create_run(tmp_path / "sft", parse_config({"model": "nano"})).folder / "adapter.safetensors"
+    mine.write_bytes(b"hours of work")
+    narrator, _ = tell()
+    with pytest.raises(RunError, match=r"holds runs that the demo did not write \(sft\)") as raised:
+        run_demo(DemoOptions(tmp_path, quick=True), narrator)
+    assert "--out" in str(raised.value.hint) and "--overwrite" in str(raised.value.hint)
+    assert mine.read_bytes() == b"hours of work" and [path.name for path in tmp_path.iterdir()] == ["sft"]
+
+
+def test_other_questions_do_not_train_again(tmp_path: Path) -> None:
+    """RFT is kept; SFT's validation rows are those beyond the questions, so other questions make it another run."""
+    for stage in demo_stages(tmp_path):
+        if stage.trains:
+            create_run(stage.folder, stage.config)
+    sft, rft = demo_stages(tmp_path)[2:]
+    for n, kept in ((None, True), (500, True), (600, False)):
+        again, drawn = demo_stages(tmp_path, n=n)[2:]
+        assert as_begun(Run(drawn.folder), drawn.config) == rft.config
+        assert as_begun(Run(again.folder), again.config) == (sft.config if kept else None)
+    for stage in demo_stages(tmp_path, quick=True)[2:]:
+        assert as_begun(Run(stage.folder), stage.config) is None
+
+
+@pytest.mark.parametrize(("quick", "folder"), [(True, "demo-quick"), (False, "demo")])
+def test_a_quick_demo_has_its_own_folder(quick: bool, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DemoOptions] = []
+    monkeypatch.setattr("ramify.demo.run.run_demo", asked.append)
+    demo(quick=quick)
+    assert asked[0].out == Path("runs") / folder and asked[0].quick is quick
+
+
 @pytest.mark.proof
 def test_full_demo_proves_its_claims(tmp_path: Path) -> None:
     narrator, _ = tell()
@@ -88,3 +124,4 @@ def test_full_demo_proves_its_claims(tmp_path: Path) -> None:
     for pair in ("base → cot", "base → sft", "cot → rft"):
         assert compared[pair]["low"] > 0, pair
     assert results["rft"]["accuracy"] >= results["sft"]["accuracy"] - 0.01
+    assert results["seconds"] < 480

@@ -208,3 +208,12 @@ def test_charts_keep_inside_their_box_and_survive_little_data() -> None:
     assert "a &amp; b" in chart and "no curve" not in chart
     assert "<circle" in line_chart("one", "step", [Curve("x", [(1, 0.0)], "train")])
     assert "no curve was written" in line_chart("none", "step", [])
+    spoiled = line_chart("nan", "step", [Curve("x", [(1, 2.0), (2, float("nan")), (3, float("inf"))], "valid")])
+    assert spoiled.count("<circle") == 1 and "nan," not in spoiled and "inf" not in spoiled
+
+
+def test_a_loss_that_was_not_finite_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    run = create_run(tmp_path, None)
+    for step, loss in enumerate((2.0, None, 1.0)):
+        run.log("eval", step=step, loss=loss)
+    assert Stage("x", tmp_path / "eval", tmp_path).metrics("eval", "loss") == [(0.0, 2.0), (2.0, 1.0)]

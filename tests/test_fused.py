@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -131,7 +132,10 @@ def exact_and_rough(seed: int, dtype: torch.dtype, targets: str) -> tuple[nn.Mod
     return adapted(copy.deepcopy(network).float(), TARGETS[targets]), adapted(network, TARGETS[targets])
 
 
-# How one model rounds is a draw: single ratios go from 0.7 to 1.3 both ways. So several are taken together.
+# How one model rounds is a draw: the errors' ratio of a single one goes from 0.7 to 1.3. So 24 are taken together, by
+# the geometric mean, in which no model counts more than another. Native products round as the plain path does (a mean
+# of 0.90 to 0.94 for gradients); products in fp32 keep less than half of its error.
+DRAWS = 24
 HALF = [
     pytest.mark.parametrize("targets", ["none", "all"]),
     pytest.mark.parametrize("is_native", [True, False]),
@@ -149,31 +153,32 @@ def half_precision(test: Any) -> Any:
 def test_half_precision_gradients_are_no_worse_than_the_plain_path(
     dtype: torch.dtype, is_native: bool, targets: str
 ) -> None:
-    found_error = rough_error = 0.0
-    for seed in range(6):
+    ratios = []
+    for seed in range(DRAWS):
         exact, network = exact_and_rough(seed, dtype, targets)
         _, expected = gradients(exact, weighted)
         _, rough = gradients(network, weighted)
         with rates.assume_native(dtype) if is_native else rates.assume_native():
             _, found = fused_gradients(network, weighted)
         assert all(gradient.dtype == rough[name].dtype for name, gradient in found.items())
-        found_error += error(found, expected)
-        rough_error += error(rough, expected)
-    assert found_error <= 1.05 * rough_error
+        ratios.append(error(found, expected) / error(rough, expected))
+    assert geometric_mean(ratios) < (1.1 if is_native else 0.65)
 
 
 @half_precision
 @torch.no_grad()
 def test_half_precision_loss_is_no_worse_than_the_plain_path(dtype: torch.dtype, is_native: bool, targets: str) -> None:
-    found_error = rough_error = 0.0
-    for seed in range(24):
+    """Of each token: the sum of all is one number, in which errors cancel by chance."""
+    packed, ratios = batch(), []
+    for seed in range(DRAWS):
         exact, network = exact_and_rough(seed, dtype, targets)
-        expected, rough = float(weighted(exact)), float(weighted(network))
+        expected, rough = token_logprobs(exact, packed), token_logprobs(network, packed)
         assert fuse(network)
         with rates.assume_native(dtype) if is_native else rates.assume_native():
-            found_error += abs(float(weighted(network)) - expected)
-        rough_error += abs(rough - expected)
-    assert found_error <= 1.25 * rough_error
+            found, total = token_logprobs(network, packed), weighted(network)
+        torch.testing.assert_close(total, -(packed.weights * found).sum() / 7.0, rtol=1e-3, atol=0)
+        ratios.append(float((found - expected).norm() / (rough - expected).norm()))
+    assert geometric_mean(ratios) < (1.3 if is_native else 0.75)
 
 
 def test_products_in_fp32_are_more_exact() -> None:
@@ -238,7 +243,10 @@ def test_several_adapters_at_once_are_left_to_the_layers() -> None:
         if "lora_B.second" in name:
             parameter.data = torch.full_like(parameter, 0.05)
     network.base_model.set_adapter(["default", "second"])
-    assert_same(network, padded_loss)
+    expected_loss, expected = gradients(network, padded_loss)
+    found_loss, found = fused_gradients(network, padded_loss)
+    assert torch.equal(found_loss, expected_loss) and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
     network.set_adapter("second")
     assert_same(network, padded_loss)
 
@@ -289,6 +297,21 @@ def test_the_gradient_can_be_asked_for_twice() -> None:
             first = torch.autograd.grad(loss, leaves, retain_graph=True)
             second = torch.autograd.grad(loss, leaves)
         assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_passes_that_lie_between_forward_and_backward_change_nothing(is_native: bool) -> None:
+    """Memory that is written over again belongs to no result."""
+    network = adapted(tiny_model("llama").to(torch.bfloat16), ALL)
+    fuse(network)
+    leaves = [each for each in network.parameters() if each.requires_grad]
+    network.set_attn_implementation("sdpa")
+    with rates.assume_native(torch.bfloat16) if is_native else rates.assume_native():
+        expected = [torch.autograd.grad(weighted(network), leaves), torch.autograd.grad(padded_loss(network), leaves)]
+        losses = [weighted(network), padded_loss(network)]
+        found = [torch.autograd.grad(loss, leaves) for loss in losses]
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
 def kept_bytes(network: nn.Module, packed: Batch) -> int:

@@ -59,7 +59,6 @@ READ = [
     ("+INF", math.inf, ("not_finite",)),
     ("\u2212inf", -math.inf, ("not_finite",)),
     ("5 m³", 5.0, ("unit_after_number",)),
-    ("5 ²", 5.0, ("unit_after_number",)),
 ]
 UNREADABLE = [
     "", " ", "six", "kg", "1,00", "1,0000", "1,5", "1.2.3", "6 or 7", "6, 7", "2 + 2", "6-2", "10^3", "3/0", "/4",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ramify import nano
 from ramify.base.config import LoRA, Prompting
@@ -171,6 +174,79 @@ def test_half_downloaded_model_is_one_line(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="half: cannot be read"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_are_missing_are_refused(tied: bool, tmp_path: Path) -> None:
+    """Transformers would draw them at random and go on."""
+    folder = tmp_path / "base"
+    shutil.copytree(nano.path(), folder)
+    if not tied:
+        untie(folder)
+    load_model(str(folder), dtype="fp32", device="cpu")
+    file = folder / "model.safetensors"
+    weights = load_file(str(file))
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, str(file), metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"base: 1 weights are missing \(first: model\.layers\.1\.mlp\.up_proj\.weight\)"
+    ):
+        load_model(str(folder), dtype="fp32", device="cpu")
+
+
+@pytest.mark.parametrize("lora", [LoRA(r=2), LoRA(r=2, dora=True)])
+def test_adapter_weights_that_are_missing_are_refused(loaded: LoadedModel, lora: LoRA, tmp_path: Path) -> None:
+    save_trained(add_adapter(loaded, lora, seed=0), tmp_path)
+    load_model(str(tmp_path), dtype="fp32", device="cpu")
+    file = tmp_path / "adapter_model.safetensors"
+    weights = load_file(str(file))
+    del weights[max(weights)]
+    save_file(weights, str(file), metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are missing \(first: .*lora_"):
+        load_model(str(tmp_path), dtype="fp32", device="cpu")
+    file.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(str(tmp_path), dtype="fp32", device="cpu")
+
+
+def test_rows_made_on_loading_are_not_drawn(tmp_path: Path) -> None:
+    """A tokenizer with more tokens than the model: the same rows each time, the mean of those that are there."""
+    folder = tmp_path / "base"
+    shutil.copytree(nano.path(), folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    rows = load_model(str(folder), dtype="fp32", device="cpu").network.get_input_embeddings().weight.shape[0]
+    tokenizer.add_tokens([f"<extra{number}>" for number in range(rows - len(tokenizer) + 2)])
+    tokenizer.save_pretrained(str(folder))
+    weights = [load_model(str(folder), dtype="fp32", device="cpu").network.get_input_embeddings().weight for _ in "ab"]
+    assert weights[0].shape[0] == rows + 2
+    assert torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(weights[0][rows:], weights[0][:rows].mean(dim=0).expand(2, -1))
+
+
+def test_the_revision_of_the_base_travels_with_the_adapter(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on revision X: config, tokenizer and weights of X are what is loaded, unless another one is asked."""
+    asked: list[str | None] = []
+    adapted = add_adapter(replace(loaded, revision="X"), LoRA(r=2), seed=0)
+    save_trained(adapted, tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()  # so that the base's tokenizer is read
+
+    def watch(kind: type, real: Any) -> None:
+        def from_pretrained(*arguments: Any, **settings: Any) -> Any:
+            asked.append(settings.get("revision"))
+            return real(*arguments, **settings)
+
+        monkeypatch.setattr(f"ramify.model.load.{kind.__name__}.from_pretrained", from_pretrained)
+
+    for kind in (AutoConfig, AutoModelForCausalLM, AutoTokenizer):
+        watch(kind, kind.from_pretrained)
+    assert load_model(str(tmp_path), dtype="fp32", device="cpu").revision == "X"
+    assert load_model("nano", adapter=str(tmp_path), dtype="fp32", device="cpu").revision == "X"
+    assert set(asked) == {"X"} and len(asked) >= 6
+    asked.clear()
+    assert load_model(str(tmp_path), revision="Y", dtype="fp32", device="cpu").revision == "Y"
+    assert set(asked) == {"Y"}
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import torch
 from safetensors.torch import load_file
 from train_setup import Watcher, make_config, model_folder, pairs_file
 
-from ramify.base.config import RunConfig
-from ramify.base.errors import ConfigError, DataError, RunError, TaskError, TrainingError
+from ramify.base.config import RunConfig, load_config
+from ramify.base.errors import ConfigError, DataError, LengthError, ModelError, RunError, TaskError, TrainingError
 from ramify.base.records import read_jsonl, sample_from_plain, verdict_from_plain
 from ramify.base.runs import Run, open_run
 from ramify.base.types import Reason, Stop
 from ramify.data.sources import read_problems, read_rows
+from ramify.evaluate.settings import evaluation_config
 from ramify.tasks.task import load_task
 from ramify.train import rft, sft
+from ramify.train.dryrun import dry_run
 
 __all__ = ["model_folder"]
 ROWS = 4
@@ -46,8 +49,8 @@ def config(learned: Path, tmp_path: Path, **sections: Any) -> RunConfig:
     }
     for name, value in sections.items():
         values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
-    out = values.pop("out", tmp_path / "run")
-    return make_config(learned, rows, out, **values)
+    out, model = values.pop("out", tmp_path / "run"), values.pop("model", learned)
+    return make_config(model, rows, out, **values)
 
 
 def adapter(run: Run) -> dict[str, torch.Tensor]:
@@ -153,10 +156,134 @@ def test_rounds_sample_from_the_round_before_and_train_on_all_rows(learned: Path
 
 def test_sample_alone_writes_rows_and_trains_nothing(learned: Path, tmp_path: Path) -> None:
     run = rft.sample(config(learned, tmp_path), progress=Watcher())
-    assert run.adapter is None and not run.metrics() and run.record["status"] == "finished"
+    assert run.adapter is None and not run.metrics() and run.record["status"] == "sampled"
     assert read_rows(run.folder / "rows.jsonl").examples
+    watcher = Watcher()
+    rft.sample(config(learned, tmp_path), resume=True, progress=watcher)
+    assert "finished already" in watcher.notes[0] and not watcher.stages
     with pytest.raises(RunError, match="holds a run already"):
         rft.sample(config(learned, tmp_path), progress=Watcher())
+
+
+def test_sampling_then_training_equals_the_straight_run(learned: Path, tmp_path: Path) -> None:
+    straight = rft.run(config(learned, tmp_path, out=str(tmp_path / "straight")), progress=Watcher())
+    rft.sample(config(learned, tmp_path, method="sft"), progress=Watcher())
+    watcher = Watcher()
+    run = rft.run(config(learned, tmp_path), resume=True, progress=watcher)
+    assert [stage[0] for stage in watcher.stages] == ["training"] and run.record["status"] == "finished"
+    assert files(run) == files(straight) and same(run, straight)
+
+
+def test_rows_are_selected_anew_from_the_same_samples(learned: Path, tmp_path: Path) -> None:
+    first = rft.sample(config(learned, tmp_path), progress=Watcher())
+    before, watcher = files(first), Watcher()
+    (first.folder / "rows.jsonl").unlink()
+    run = rft.sample(config(learned, tmp_path, select={"strategy": "first_correct"}), resume=True, progress=watcher)
+    assert not watcher.stages and not watcher.notes and files(run)["samples.jsonl"] == before["samples.jsonl"]
+    assert load_config(run.folder / "config.yaml").select.strategy == "first_correct"
+
+
+def test_settings_of_training_are_corrected_after_sampling(learned: Path, tmp_path: Path) -> None:
+    """A loss that is not finite before the first checkpoint: a lower rate and other layers need no new sample."""
+    plain = {"sample_prompt": {"chat_template": "plain"}}
+    with pytest.raises(KeyboardInterrupt):
+        rft.run(config(learned, tmp_path, train={"lr": 9.0}, **plain), progress=Watcher(stop_at=ROWS * SAMPLES))
+    better = {"train": {"lr": 0.01}, "lora": {"targets": ["q_proj"]}, "prompt": {"chat_template": "chatml"}, **plain}
+    watcher = Watcher()
+    run = rft.run(config(learned, tmp_path, **better), resume=True, progress=watcher)
+    assert [stage[0] for stage in watcher.stages] == ["training"]
+    straight = rft.run(config(learned, tmp_path, out=str(tmp_path / "straight"), **better), progress=Watcher())
+    assert files(run) == files(straight) and same(run, straight)
+    assert run.record["config"] == {**straight.record["config"], "out": str(run.folder)}
+    assert load_config(run.folder / "config.yaml").train.lr == 0.01
+
+
+def test_settings_of_training_are_fixed_once_it_began(learned: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        rft.run(config(learned, tmp_path, train={"epochs": 2}), progress=Watcher(stop_at=ROWS * SAMPLES + 1))
+    with pytest.raises(TrainingError, match=r"lora\.r: 4 → 8; train\.lr: 0\.01 → 0\.5"):
+        other = config(learned, tmp_path, train={"epochs": 2, "lr": 0.5}, lora={"r": 8})
+        rft.run(other, resume=True, progress=Watcher())
+
+
+PLAIN = {"sample_prompt": {"chat_template": "plain"}}
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "layers": ({"lora": {"targets": ["q_prj"]}}, ModelError, "unknown layer 'q_prj'; did you mean 'q_proj'"),
+    "template": ({"prompt": {"chat_template": "chatml2"}, **PLAIN}, ConfigError, "did you mean 'chatml'"),
+    "worked turns": ({"prompt": {"fewshot": "nope"}, **PLAIN}, ConfigError, "nope"),
+    "worked turns of sampling": ({"sample_prompt": {"chat_template": "plain", "fewshot": "nope"}}, ConfigError, "nope"),
+    "length": ({"data": {"max_length": 600}}, ConfigError, "max_length = 600: the model allows 512"),
+    "short": ({"data": {"max_length": 8}}, LengthError, "4 of 4 prompts leave no room for an answer within 8 tokens"),
+    "long prompt": ({"sample": {"max_new_tokens": 505}}, LengthError, "the longest prompt has .* the model allows 512"),
+    "model": ({"model": "nan0"}, ModelError, "did you mean 'nano'"),
+    "validation": ({"data": {"valid": "none.json"}}, DataError, r"none\.json: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_training_will_refuse_is_refused_before_the_first_sample(case: str, learned: Path, tmp_path: Path) -> None:
+    sections, error, message = REFUSED[case]
+    settings, watcher = config(learned, tmp_path, **sections), Watcher()
+    with pytest.raises(error, match=message):
+        rft.run(settings, progress=watcher)
+    assert not watcher.updates and not watcher.stages and not (tmp_path / "run").exists()
+    if case != "layers":  # only weights tell which layers there are
+        with pytest.raises(error, match=message):
+            dry_run(settings)
+
+
+def test_a_run_is_not_removed_for_one_that_cannot_start(learned: Path, tmp_path: Path) -> None:
+    run = rft.run(config(learned, tmp_path), progress=Watcher())
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    for case in ("layers", "model", "length", "template"):
+        sections, error, message = REFUSED[case]
+        with pytest.raises(error, match=message):
+            rft.run(config(learned, tmp_path, **sections), overwrite=True, progress=Watcher())
+    broken = tmp_path / "broken"
+    shutil.copytree(learned / "model", broken)
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-9])
+    with pytest.raises(ModelError, match="broken: cannot be read"):
+        rft.run(config(learned, tmp_path, model=str(broken)), overwrite=True, progress=Watcher())
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_looks_at_device_files_and_folder(learned: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(learned / "model", broken)
+    assert dry_run(config(learned, tmp_path, model=str(broken))).samples == ROWS * SAMPLES
+    with pytest.raises(ModelError, match="unknown device 'gpu7'"):
+        dry_run(config(learned, tmp_path, train={"device": "gpu7"}))
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[:-9])
+    with pytest.raises(ModelError, match="broken: cannot be read"):
+        dry_run(config(learned, tmp_path, model=str(broken)))
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="broken: cannot be read"):
+        dry_run(config(learned, tmp_path, model=str(broken)))
+    (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    with pytest.raises(ModelError, match="broken: cannot be read"):
+        dry_run(config(learned, tmp_path, model=str(broken)))
+    (broken / "1.safetensors").write_bytes(weights)
+    dry_run(config(learned, tmp_path, model=str(broken)))
+    with pytest.raises(RunError, match="holds a run already"):
+        dry_run(config(learned, tmp_path, out=str(learned)))
+    dry_run(config(learned, tmp_path, out=str(learned)), overwrite=True)
+
+
+def test_later_rounds_load_the_revision_of_the_first(
+    learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+    load = rft.load_model
+
+    def watch(name: str, **settings: Any) -> Any:
+        asked.append(settings["revision"])
+        return load(name, **settings)
+
+    monkeypatch.setattr("ramify.train.rft.load_model", watch)
+    rft.run(config(learned, tmp_path, revision="X", select={"rounds": 2}), progress=Watcher())
+    assert asked == ["X", "X"]
+    assert evaluation_config(str(tmp_path / "run")).revision == "X"
 
 
 def test_nothing_selected_is_said_with_what_to_do(learned: Path, tmp_path: Path) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from sample_setup import as_loaded, draw_samples, forked_prompts, loaded_model
-from tiny_models import tiny_model
+from tiny_models import VOCABULARY, tiny_model
+from torch import Tensor
 
 from ramify.base.config import Sampling
 from ramify.base.types import TokenSequence
+from ramify.model import rates
 from ramify.model.logprobs import token_logprobs
-from ramify.sample import decoder, prefix
+from ramify.sample import attention, decoder, prefix
 from ramify.sample.decoder import FAMILIES, decoder_of
-from ramify.sample.engine import TreeSampler
+from ramify.sample.engine import NetworkForward, TreeSampler
+from ramify.sample.passes import PrefillPass
+from ramify.sample.weights import fast_weights
 from ramify.tree.pack import pack
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -62,11 +66,50 @@ def test_adapters_sample_as_they_are_trained(settings: dict[str, Any]) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def adapted(seed: int, targets: Any, names: tuple[str, ...]) -> Any:
+    network = tiny_model("qwen3", seed=seed, num_hidden_layers=4, attention_bias=True).to(torch.bfloat16)
+    torch.manual_seed(seed)
+    for name in names:
+        config = LoraConfig(r=4, lora_alpha=6, target_modules=targets, init_lora_weights=False)
+        network = network if isinstance(network, PeftModel) else get_peft_model(network, config, name)
+        if name not in network.peft_config:
+            network.add_adapter(name, config)
+    network.base_model.set_adapter(list(names))
+    attention.register()
+    network.set_attn_implementation(attention.NAME)
+    return network.eval()
+
+
+@torch.inference_mode()
+def logits(forward: Any, ids: Tensor) -> Tensor:
+    position = torch.arange(len(ids))
+    found: Tensor = forward(PrefillPass(position, torch.full_like(position, len(ids)), []), ids, position)
+    return found.double()
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two")], ids=str)
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"], ["k_proj", "o_proj", "up_proj"]], ids=str)
+def test_adapters_in_half_precision_are_as_exact_as_the_networks_own(targets: Any, names: tuple[str, ...]) -> None:
+    """How one model rounds is a draw, so several are taken together."""
+    found_error = own_error = 0.0
+    for seed in range(8):
+        network = adapted(seed, targets, names)
+        ids = torch.randint(3, VOCABULARY, (40,), generator=torch.Generator().manual_seed(seed))
+        with rates.assume_native(torch.bfloat16), fast_weights(network):
+            fast = decoder_of(network)
+            assert fast is not None
+            found, own = logits(fast, ids), logits(NetworkForward(network), ids)
+        expected = logits(NetworkForward(network.float()), ids)
+        found_error += float((found - expected).norm() / expected.norm())
+        own_error += float((own - expected).norm() / expected.norm())
+    assert found_error <= 1.05 * own_error
+
+
 def test_what_it_leaves_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoder_of(tiny_model("gpt2")) is None
-    adapted = get_peft_model(tiny_model("llama").to(torch.bfloat16), LoraConfig(r=2, target_modules="all-linear"))
-    assert decoder_of(adapted) is None  # adding an adapter to half precision weights would round it away
-    with adapted.disable_adapter():
-        assert decoder_of(adapted) is not None
+    dora = get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules="all-linear", use_dora=True))
+    assert decoder_of(dora) is None
+    with dora.disable_adapter():
+        assert decoder_of(dora) is not None
     monkeypatch.setattr(decoder, "free_memory", lambda: 1000.0)
     assert decoder_of(tiny_model("llama")) is None

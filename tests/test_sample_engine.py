@@ -9,7 +9,7 @@ from sample_setup import EOS, as_loaded, draw_samples, forked_prompts, loaded_mo
 from tiny_models import FAMILIES, tiny_model
 
 from ramify.base.config import Sampling
-from ramify.base.errors import DataError, LengthError
+from ramify.base.errors import DataError, LengthError, ModelError
 from ramify.base.types import Sample, Stop, TokenSequence
 from ramify.model.logprobs import token_logprobs
 from ramify.sample import prefix
@@ -207,6 +207,18 @@ def test_too_long_is_refused_with_counts_before_the_first_step() -> None:
     assert "longest: 50, problem 'p2'" in str(error.value) and not seen
 
 
+def test_no_prompt_rescales_the_embeddings_of_its_neighbours() -> None:
+    """Longrope rescales with the longest sequence of a batch: refused past its original length, with counts."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0}
+    rope |= {"original_max_position_embeddings": 30, "factor": 4.0}
+    loaded = loaded_model("phi3", rope_parameters=rope, original_max_position_embeddings=30)
+    prompts = forked_prompts()
+    assert loaded.max_length == 30
+    with pytest.raises(LengthError, match=r"5 of 7 prompts with 10 new tokens exceed the model's 30 tokens"):
+        draw_samples(loaded, prompts)
+    assert len(draw_samples(loaded, [prompts[4], prompts[5]])) == 2
+
+
 def test_bad_prompts_are_refused() -> None:
     loaded = loaded_model()
     with pytest.raises(DataError, match="'a' appears twice"):
@@ -214,6 +226,31 @@ def test_bad_prompts_are_refused() -> None:
     with pytest.raises(DataError, match="'b': the prompt has no tokens"):
         draw_samples(loaded, [PromptTokens("a", (5,)), PromptTokens("b", ())])
     assert draw_samples(loaded, []) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_end_the_run(broken: float, temperature: float) -> None:
+    loaded = loaded_model()
+    loaded.network.model.layers[0].mlp.down_proj.weight.data[0, 0] = broken
+    with pytest.raises(ModelError, match=r"logits are NaN or infinite in float32 .*train\.dtype=bf16"):
+        draw_samples(loaded, forked_prompts(), n=2, temperature=temperature)
+
+
+def test_a_special_token_can_be_a_stop_string() -> None:
+    """Text never shows it, so it ends a completion by its id, in this run alone."""
+    loaded = as_loaded(tiny_model("llama", vocab_size=400), stop_ids=())
+    bos = loaded.tokenizer.bos_token_id
+    prompts = forked_prompts()[:4]
+    plain = draw_samples(loaded, prompts, n=30, temperature=3.0, max_new_tokens=30)
+    found = together(draw_samples(loaded, prompts, n=30, temperature=3.0, max_new_tokens=30, stop=("<s>",)))
+    assert loaded.tokenizer.convert_ids_to_tokens(bos) == "<s>"
+    with_bos = [sample for sample in together(plain).values() if bos in sample.token_ids]
+    assert with_bos
+    for sample in with_bos:
+        ended = found[sample.problem_id, sample.index]
+        assert ended.token_ids == sample.token_ids[: sample.token_ids.index(bos) + 1] and ended.stop is Stop.EOS
+        assert sample.text.startswith(ended.text)
 
 
 def test_interrupted_run_has_delivered_what_was_finished() -> None:

@@ -216,6 +216,8 @@ class Capitals:
     def grade(self, problem, sample):
         if sample.text == "crash":
             raise RuntimeError("grader broke")
+        if sample.text == "leave":
+            raise SystemExit(3)
         right = sample.text.strip() == problem.answer
         return Verdict(problem.id, sample.index, float(right), Reason.CORRECT if right else Reason.WRONG)
 
@@ -246,6 +248,8 @@ def test_a_grader_that_fails_is_a_reason_not_a_wrong_answer(tmp_path: Path) -> N
     (problem,) = task.problems("valid", 1)
     verdict = task.grade(problem, sample_of("crash"))
     assert (verdict.reason, verdict.notes) == (Reason.ERROR, ("RuntimeError: grader broke",))
+    verdict = task.grade(problem, sample_of("leave"))
+    assert (verdict.reason, verdict.notes) == (Reason.ERROR, ("SystemExit: 3",))
 
 
 @pytest.mark.parametrize(
@@ -280,6 +284,8 @@ def test_a_missing_task_file_gets_one_line(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("return problem.answer", "return problem.anser", r"capitals.py:\d+: completion: AttributeError"),
+        ("return problem.answer", "raise SystemExit(3)", r"capitals.py:\d+: completion: SystemExit: 3"),
+        ("return [Problem(", "exit(3) or [(", r"capitals.py:\d+: problems: SystemExit: 3"),
         ("return problem.answer", "return 6", r"capitals.py: completion must return a text, not int"),
         ("return Verdict(", "return tuple((", r"capitals.py: grade must return a Verdict, not tuple"),
         ("return [Problem(", "return [str(", r"capitals.py:\d+: problems: TypeError"),

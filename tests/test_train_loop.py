@@ -14,13 +14,14 @@ from tiny_models import tiny_model
 from torch.nn import functional as F
 from train_setup import Watcher
 
-from ramify.base.config import LoRA, RunConfig, Train
+from ramify.base.config import Data, LoRA, RunConfig, Train
 from ramify.base.errors import TrainingError
 from ramify.base.runs import Run, create_run
 from ramify.base.types import TokenSequence
 from ramify.model.load import LoadedModel
 from ramify.model.lora import add_adapter
 from ramify.train.loop import Job, Loop
+from ramify.train.metrics import MetricLog
 from ramify.train.objective import Supervised
 from ramify.train.steps import evaluate_loss
 
@@ -56,7 +57,7 @@ def full(network: Any) -> Any:
 
 def job(folder: Path, network: Any, valid: Supervised | None = None, **settings: Any) -> Job:
     train = Train.model_validate({**SETTINGS, **settings})
-    run = create_run(folder, RunConfig(train=train))
+    run = create_run(folder, RunConfig(train=train, data=Data(valid=None if valid is None else "task")))
     return Job(network, objective(), valid, train, 0, run, lambda path: save(network, path))
 
 
@@ -198,6 +199,57 @@ def test_log_every_averages_over_its_window(tmp_path: Path) -> None:
     some = train(tmp_path / "some", adapted(tiny_model("llama")), max_steps=4, log_every=3).metrics("train")
     assert [row["step"] for row in some] == [3, 4]
     assert some[0]["loss"] == pytest.approx(sum(row["loss"] for row in each[:3]) / 3)
+
+
+def test_an_early_stop_leaves_no_step_out_of_the_metrics(tmp_path: Path) -> None:
+    other = TokenSequence.of((50,), (60, 61, 62, 63))
+    settings = {"lr": 0.01, "max_steps": 20, "eval_every": 1, "early_stop": 3, "log_every": 50}
+    made = job(tmp_path / "run", full(tiny_model("llama")), objective([other]), **settings)
+    state = Loop(made, None, Watcher()).run()
+    assert state.stopped_early and state.step < 20
+    [row] = made.run.metrics("train")
+    assert row["step"] == state.step and row["grad_norm"] > 0 and row["lr"] > 0
+
+
+def test_a_validation_loss_that_is_not_finite_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, float("nan"), 0.9, float("inf"), 0.7])
+    monkeypatch.setattr("ramify.train.loop.evaluate_loss", lambda *_: next(losses))
+    made = job(tmp_path / "run", adapted(tiny_model("llama")), objective(), max_steps=4, eval_every=1, tensorboard=True)
+    watcher = Watcher()
+    state = Loop(made, None, watcher).run()
+    assert (state.best_step, state.best_loss) == (4, 0.7)
+    assert [row["loss"] for row in made.run.metrics("eval")] == [1.0, None, 0.9, None, 0.7]
+    assert "NaN" not in (made.run.folder / "metrics.jsonl").read_text()
+    assert [note.split(";")[0] for note in watcher.notes] == [
+        "step 1: the validation loss is nan",
+        "step 3: the validation loss is inf",
+    ]
+    shown = [values["valid_loss"] for _, values in watcher.updates]
+    assert shown[0] == 1.0 and math.isnan(shown[1]) and shown[2] == 0.9
+
+
+def test_events_that_cannot_be_written_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk for the file of events alone: one note, nothing on standard error, every line of metrics."""
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX's")
+    run, watcher = create_run(tmp_path / "run", None), Watcher()
+    log = MetricLog(run, 0, True, watcher)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        for step in range(1, 21):
+            log.log("train", step, **{f"a long name of the loss, {number}": 1.0 for number in range(10)})
+            (run.folder / "metrics.jsonl").rename(run.folder / f"metrics-{step}.jsonl")
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(list(run.folder.glob("metrics-*.jsonl"))) == 20
+    [note] = watcher.notes
+    assert "TensorBoard events cannot be written any more: File too large" in note
+    assert not capfd.readouterr().err
 
 
 def test_early_stop_and_best(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_setup import Watcher, make_config, model_folder, pairs_file
+from train_setup import Watcher, make_config, model_folder, pairs_file, tiny_folder
 
 from ramify.base.config import RunConfig, load_config
 from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
@@ -154,6 +154,15 @@ def test_the_model_s_own_limit_holds(model_folder: Path, tmp_path: Path) -> None
         sft.run(config, progress=Watcher())
 
 
+def test_rows_past_the_length_where_embeddings_rescale_are_refused_before_a_run_folder(tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0}
+    model = tiny_folder(tmp_path / "m", rope_parameters={**rope, "original_max_position_embeddings": 100, "factor": 4})
+    rows = rows_of(tmp_path, [["short?", 1.0], ["long " * 30, 2.0]])
+    with pytest.raises(LengthError, match="1 of 2 sequences are longer than 100"):
+        sft.run(make_config(model, rows, tmp_path / "run"), progress=Watcher())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
@@ -234,6 +243,43 @@ def test_training_goes_on_from_an_adapter(model_folder: Path, tmp_path: Path) ->
     assert first.adapter is not None
     with pytest.raises(ConfigError, match=r"lora is null, but .* has an adapter"):
         sft.run(config.model_copy(update={"lora": None, "out": tmp_path / "three"}), progress=Watcher())
+
+
+def test_an_adapter_s_own_settings_are_kept_and_said(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "t.json", 4)
+    one = {"lora": {"r": 2, "alpha": 8, "targets": ["q_proj", "down_proj"]}, "train": {"epochs": 1}}
+    first = sft.run(make_config(model_folder, rows, tmp_path / "one", **one), progress=Watcher())
+    start = {"adapter": str(first.folder), "train": {"epochs": 1}}
+    everything = {"r": 2, "alpha": 8}
+    for number, (lora, told) in enumerate(((one["lora"], False), (everything, True), ({"r": 2, "alpha": 9}, True))):
+        watcher = Watcher()
+        config = make_config(model_folder, rows, tmp_path / f"two{number}", **start, lora=lora)
+        run = sft.run(config, progress=watcher)
+        said = "the adapter's own settings are kept (r 2, alpha 8); lora.* is not used"
+        assert (said in watcher.notes) is told
+        saved = json.loads((run.folder / "adapter" / "adapter_config.json").read_text())
+        assert saved["r"] == 2 and saved["lora_alpha"] == 8
+    whole = make_config(model_folder, rows, tmp_path / "whole", lora=everything, train={"epochs": 1})
+    watcher = Watcher()
+    start["adapter"] = str(sft.run(whole, progress=Watcher()).folder)
+    sft.run(make_config(model_folder, rows, tmp_path / "again", **start, lora=everything), progress=watcher)
+    assert not any("lora" in note for note in watcher.notes)
+
+
+def test_tokens_that_an_adapter_would_not_train_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "t.json", 4)
+    first = sft.run(make_config(model_folder, rows, tmp_path / "one", train={"epochs": 1}), progress=Watcher())
+    foreign = {"prompt": {"chat_template": "llama3"}, "adapter": str(first.folder)}
+    config = make_config(model_folder, rows, tmp_path / "two", **foreign)
+    message = r"prompt.chat_template = 'llama3' adds <\|start_header_id\|>, .*, which the adapter .*one does not train"
+    for run in (sft.run, dry_run):
+        with pytest.raises(ConfigError, match=message):
+            run(config)
+    assert not (tmp_path / "two").exists()
+    own = make_config(model_folder, rows, tmp_path / "three", prompt={"chat_template": "llama3"}, train={"epochs": 1})
+    foreign["adapter"] = str(sft.run(own, progress=Watcher()).folder)
+    on = make_config(model_folder, rows, tmp_path / "four", **foreign, train={"epochs": 1})
+    assert sft.run(on, progress=Watcher()).adapter is not None  # the template it was trained with
 
 
 def test_a_loaded_model_is_trained_in_place(model_folder: Path, tmp_path: Path) -> None:

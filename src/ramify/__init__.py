@@ -18,6 +18,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from inspect import Signature
+
     from ramify.api import Model, TrainedRun, evaluate, load, train
     from ramify.base.config import LoRA, RunConfig
     from ramify.base.errors import RamifyError
@@ -37,10 +40,31 @@ _HOME = {
 
 
 class _CallablePackage(ModuleType):
-    """A package that, when it is called, is the function of `ramify.api` with its name."""
+    """A package that, when it is called, is the function of `ramify.api` with its name; its help is that function's."""
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        return getattr(import_module("ramify.api"), self.__name__.rpartition(".")[2])(*arguments, **settings)
+        return self._function(*arguments, **settings)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        found: Callable[..., Any] = getattr(import_module("ramify.api"), self.__name__.rpartition(".")[2])
+        return found
+
+    @property
+    def __signature__(self) -> Signature:
+        from inspect import signature  # slow to import
+
+        return signature(self._function)
+
+    @property
+    def __doc__(self) -> str | None:
+        from inspect import getdoc
+
+        return f"{self._function.__name__}{self.__signature__}\n\n{getdoc(self._function)}"
+
+    @__doc__.setter
+    def __doc__(self, text: str | None) -> None:
+        self.__dict__["__doc__"] = text
 
 
 class _Ramify(ModuleType):

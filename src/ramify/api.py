@@ -26,11 +26,13 @@ from typing import Any, Literal, overload
 from pydantic import BaseModel
 
 from ramify.base.config import LoRA, Prompting, RunConfig, parse_config
-from ramify.base.errors import ConfigError, unknown
-from ramify.base.records import write_jsonl
+from ramify.base.errors import ConfigError, RunError, unknown
+from ramify.base.records import write_text
 from ramify.base.runs import Run, is_run
 from ramify.base.types import Conversation, Message, Problem
 from ramify.console import Bars, SampleBar
+from ramify.data.memory import check_rows, json_lines
+from ramify.evaluate.folder import digest, drawn_before
 from ramify.evaluate.run import Evaluation, problems_of
 from ramify.evaluate.run import evaluate as measure
 from ramify.evaluate.settings import evaluation_config
@@ -40,11 +42,13 @@ from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
 from ramify.tasks.task import load_problems, load_task
 from ramify.train import rft, sft
+from ramify.train.folder import Opening, check_free
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
 """A question, or the turns of a conversation up to where the model speaks."""
 
 _LORA = LoRA()
+_SEVERAL = "generate_batch(prompts, num_return_sequences=…, temperature=0.7) gives several completions a prompt"
 _ELSEWHERE = ("lora", "sample_prompt")  # sections whose settings are given as a whole
 
 
@@ -75,6 +79,8 @@ class Model:
             ConfigError: an unknown or impossible setting.
             LengthError: the prompt leaves no room for max_new_tokens.
         """
+        if "num_return_sequences" in sampling:
+            raise ConfigError("generate gives one completion", hint=_SEVERAL)
         [text] = self.generate_batch([prompt], None, **sampling)
         return text
 
@@ -97,7 +103,7 @@ class Model:
 
         Args:
             prompts: questions, or conversations.
-            num_return_sequences: how many completions each prompt gets; None: one.
+            num_return_sequences: how many completions each prompt gets; None: one. Several need a temperature.
             temperature: 0 is greedy.
             sampling: max_new_tokens, top_p, top_k, min_p, stop, live, seed.
 
@@ -108,8 +114,13 @@ class Model:
             ConfigError: an unknown or impossible setting.
             LengthError: a prompt leaves no room for max_new_tokens.
         """
+        if isinstance(prompts, str):
+            raise ConfigError("generate_batch takes a list of prompts, found a text", hint="generate(prompt) for one")
+        if "n" in sampling:
+            raise ConfigError(f"unknown setting 'n' (found {sampling['n']!r})", hint=_SEVERAL)
         seed = int(sampling.pop("seed", 42))
-        asked = {"n": num_return_sequences or 1, "temperature": temperature, **sampling}
+        n = 1 if num_return_sequences is None else num_return_sequences
+        asked = {"n": n, "temperature": temperature, **sampling}
         settings = parse_config({"sample": asked}, "generate").sample
         tokens = [PromptTokens(str(i), self._renderer.prompt_ids(_turns(each))) for i, each in enumerate(prompts)]
         groups = self._sampler.sample(tokens, settings, seed=seed)
@@ -195,14 +206,18 @@ def train(
     if isinstance(model, Model):
         start = model.loaded
         name = start.name if start.adapter is None else start.base
-        values |= {"model": name, "adapter": start.adapter, "prompt": model.prompting.model_dump()}
+        values |= {"model": name, "adapter": start.adapter, "revision": start.revision}
+        values["prompt"] = model.prompting.model_dump()
         values["train"] = {"device": str(start.device)}
     else:
         values["model"] = str(model)
     for name, value in settings.items():
         _place(values, name, value)
-    values.setdefault("data", {})["train"] = _data_file(data, folder)
+    in_memory = not isinstance(data, str | Path)
+    values.setdefault("data", {})["train"] = str(_rows_file(folder) if in_memory else data)
     config = parse_config(values, "train")
+    if in_memory:
+        _keep_rows(data, folder, Opening(resume, overwrite))
     run = {"sft": sft.run, "rft": rft.run}[method](config, resume=resume, overwrite=overwrite, progress=Bars())
     return TrainedRun(run.folder)
 
@@ -213,6 +228,8 @@ def evaluate(
     problems: str | Path | Sequence[Any] | None = None,
     n: int | None = None,
     out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
     **settings: Any,
 ) -> Evaluation:
     """Measure a run or a model on a task.
@@ -222,7 +239,9 @@ def evaluate(
         task: unit_conversion, math, or a Python file that defines `task`; None: the run's own, or unit_conversion.
         problems: a file or rows; None: the task's held-out problems.
         n: only the first so many.
-        out: folder for it; None: RUN/eval for a run, and not written for a model.
+        out: folder for it; None: for a run RUN/eval, with a hash when settings or problems are not the run's own; for
+            a model it is not written.
+        overwrite: replace an evaluation of something else in that folder.
         settings: any setting by its last name (`temperature=0.7`, `chat_template="plain"`), or a section
             (`sample={"n": 8}`).
 
@@ -246,8 +265,10 @@ def evaluate(
     if out is None and not is_run(name):
         config = config.model_copy(update={"out": None})
     asked = _problems(problems, config)[:n] if in_memory else problems_of(config)
-    with SampleBar("sampling", len(asked) * config.sample.n) as bar:
-        return measure(config, loaded=loaded, problems=asked, on_sample=bar)
+    if in_memory and out is None and config.out is not None:  # no setting says which rows they are
+        config = config.model_copy(update={"out": config.out.with_name(f"{config.out.name}-{digest(asked)[:6]}")})
+    with SampleBar("sampling", len(asked) * config.sample.n, done=drawn_before(config, asked)) as bar:
+        return measure(config, loaded=loaded, problems=asked, on_sample=bar, overwrite=overwrite)
 
 
 def _name(model: Run | Model | str | Path) -> str:
@@ -260,20 +281,37 @@ def _turns(prompt: Prompt) -> Conversation:
     return tuple(each if isinstance(each, Message) else Message(each["role"], each["content"]) for each in prompt)
 
 
-def _data_file(data: str | Path | Sequence[Any], folder: Path) -> str:
-    """The file of the rows; rows in memory are written beside the run folder, so that the run can be repeated."""
-    if isinstance(data, str | Path):
-        return str(data)
-    path = folder.with_name(f"{folder.name}.rows.jsonl")
-    write_jsonl(path, data)
-    return str(path)
+def _rows_file(folder: Path) -> Path:
+    """Where rows in memory are kept: beside the run folder, so that the run can be repeated."""
+    return folder.with_name(f"{folder.name}.rows.jsonl")
+
+
+def _keep_rows(rows: Any, folder: Path, opening: Opening) -> None:
+    """Write the rows that a run trains on, once the run may have the folder and every row can be read.
+
+    Raises:
+        RunError: the folder is taken, or the run to go on with began with other rows; the file stays as it was.
+        DataError: a row cannot be used; says which.
+    """
+    check_free(folder, opening)
+    path, text = _rows_file(folder), json_lines(rows)
+    before = path.read_bytes() if path.is_file() else None
+    if opening.resume and is_run(folder) and before not in (None, text.encode()):
+        raise RunError(
+            f"{folder}: cannot resume, the run began with other rows ({path})",
+            hint="resume with those rows, or overwrite=True to start again",
+        )
+    check_rows(text)
+    write_text(path, text)
 
 
 def _problems(rows: Any, config: RunConfig) -> list[Problem]:
     """Problems from rows in memory, checked as those of a file."""
+    text = json_lines(rows)
+    check_rows(text)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "problems.jsonl"
-        write_jsonl(path, rows)
+        write_text(path, text)
         return load_problems(path, load_task(config.task))
 
 

@@ -67,7 +67,7 @@ class Bars:
 
     def note(self, message: str) -> None:
         """A line that stays."""
-        self._console.print(f"note: {message}", style="yellow", markup=False)
+        self._console.print(f"note: {message}", style="yellow", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """The stage has ended."""

@@ -6,13 +6,20 @@ configuration is saved in the run folder. Nothing here imports torch.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ramify.base.errors import ConfigError, nearest
+
+_EXPONENT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_LISTS = ("lora.targets", "sample.stop")
+_PATHS = ("data.train", "data.valid", "prompt.fewshot", "sample_prompt.fewshot", "evaluate.problems", "out")
+_NEEDED = {"path_type": "a path", "string_type": "text", "tuple_type": "a list", "model_type": "a section {…}"}
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -130,7 +137,7 @@ class Sampling(Section):
     n: Positive = 1
     """Samples for each problem."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
-    """0 is greedy."""
+    """0 is greedy; otherwise at least 0.0001."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Keep the smallest set of tokens with this probability (Holtzman et al. 2019, arXiv 1904.09751)."""
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -139,10 +146,17 @@ class Sampling(Section):
     """Keep tokens at least this fraction as likely as the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
     max_new_tokens: Positive = 128
     """Longest completion in tokens."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion; they are not part of the text."""
     live: Positive = 128
     """Sequences decoded at once. Bounds memory; never changes the result."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy_or_warm(cls, value: float) -> float:
+        if 0 < value < 1e-4:  # logits divided by it would overflow
+            raise ValueError(f"sample.temperature = {value}: 0 (greedy) or at least 0.0001 is allowed")
+        return value
 
 
 class Select(Section):
@@ -199,8 +213,17 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.method == "rft" and self.sample.n > 1 and self.sample.temperature == 0:
-            raise ValueError("sample.temperature is 0, so all sample.n samples would be equal; set it above 0")
+        if self.sample.n > 1 and self.sample.temperature == 0:
+            raise ValueError(
+                f"sample.temperature is 0, so all sample.n = {self.sample.n} samples would be equal; set it above 0"
+            )
+        if self.data.valid is None:
+            for name in ("early_stop", "eval_every"):
+                if getattr(self.train, name) is not None:
+                    raise ValueError(
+                        f"train.{name} = {getattr(self.train, name)} needs validation rows; set data.valid, or leave "
+                        f"train.{name} out"
+                    )
         return self
 
 
@@ -238,7 +261,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
+        _refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), path)
         values = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: YAML nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -248,6 +274,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping of settings is needed, found {type(values).__name__}")
     return values
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
+    """YAML would keep the last of two equal keys of a mapping and drop the others unsaid."""
+    lines: dict[str, int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in lines:
+                raise ConfigError(f"{path}:{line}: {key.value!r} is given twice (first on line {lines[key.value]})")
+            lines[key.value] = line
+        _refuse_repeated_keys(value, path)
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -268,31 +306,65 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         values = inner
     try:
         values[leaf] = yaml_scalar(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
 
 
 def yaml_scalar(text: str) -> Any:
-    """YAML value of an override. `1e-4`, which YAML 1.1 reads as text, is a number here."""
-    value = yaml.safe_load(text) if text else ""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    """YAML value of an override. `1e-4`, which YAML 1.1 reads as text, is a number here.
+
+    Text without quotes is taken as it stands: YAML would cut `end with #### n` at what it reads as a comment.
+    """
+    text = text.strip()
+    if not text or text.startswith("#"):
+        return text
+    value = yaml.safe_load(text)
+    if not isinstance(value, str):
+        return value
+    if _EXPONENT.fullmatch(value):
+        return float(value)
+    return value if text[0] in "\"'" else text
 
 
 def _one_line(error: ValidationError, where: str) -> ConfigError:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "config"
+    if first["type"] == "value_error":  # of `_consistent`
+        return ConfigError(f"{where}: {first['ctx']['error']}")
+    place = first["loc"] if first["type"] == "extra_forbidden" else _place_of(first["loc"])
+    name = ".".join(str(part) for part in place) or "config"
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(first["loc"][:-1])
-        guesses = _homes_of(str(first["loc"][-1])) or [nearest(str(first["loc"][-1]), allowed)]
+        guesses: Sequence[str | None] = _homes_of(str(first["loc"][-1])) or [nearest(str(first["loc"][-1]), allowed)]
         asked = f"; did you mean {' or '.join(repr(guess) for guess in guesses)}?" if guesses[0] else ""
         return ConfigError(f"{where}: unknown setting {name!r}{asked} (allowed: {', '.join(sorted(allowed))})")
+    alternatives = [each for each in error.errors() if each["loc"][: len(place)] == place]
+    seen = repr(first.get("input"))
+    seen = seen if len(seen) <= 60 else f"{seen[:57]}..."
+    return ConfigError(f"{where}: {name} = {seen}: {_allowed(alternatives)}", hint=_hint(name, first))
+
+
+def _allowed(alternatives: Sequence[Mapping[str, Any]]) -> str:
+    """What a setting may be, where each alternative of its type has refused a value."""
+    needed = [_NEEDED.get(each["type"], each.get("ctx", {}).get("expected")) for each in alternatives]
+    if all(needed):
+        return f"{' or '.join(dict.fromkeys(map(str, needed)))} is needed"
+    return " or ".join(dict.fromkeys(each["msg"] for each in alternatives))
+
+
+def _place_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of a location that names a setting, without the alternatives of its type, which follow it."""
+    leaf = [at for at in range(1, len(location)) if str(location[at]) in _fields_at(location[:at])]
+    return location[: leaf[-1] + 1] if leaf else location[:1]
+
+
+def _hint(name: str, first: Mapping[str, Any]) -> str | None:
+    """How to write the value that was probably meant."""
     seen = first.get("input")
-    return ConfigError(f"{where}: {name} = {seen!r}: {first['msg']}")
+    if isinstance(seen, str) and any(each in first["type"] for each in ("tuple", "literal")) and name in _LISTS:
+        return f"a list stands in brackets: {name}=[{seen}]"
+    if isinstance(seen, int | float) and not isinstance(seen, bool) and name in _PATHS:
+        return f"a file of that name is ./{seen}"
+    return "quotes go around a number, yes/no, and text with a colon" if first["type"] == "string_type" else None
 
 
 def _homes_of(name: str) -> list[str]:

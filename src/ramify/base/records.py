@@ -51,18 +51,38 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, whole or not at all."""
-    write_text(path, json.dumps(to_plain(value), ensure_ascii=False, indent=2) + "\n")
+    """Write one JSON document, whole or not at all.
+
+    Raises:
+        RunError: the file cannot be written, or a number is not finite.
+    """
+    write_text(path, _json(value, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write records as JSON lines, whole or not at all."""
+    """Write records as JSON lines, whole or not at all.
+
+    Raises:
+        RunError: the file cannot be written, or a number is not finite.
+    """
     write_text(path, "".join(json_line(row) for row in rows))
 
 
 def json_line(row: Any) -> str:
-    """One record as one line of JSON with its line end."""
-    return json.dumps(to_plain(row), ensure_ascii=False) + "\n"
+    """One record as one line of JSON with its line end.
+
+    Raises:
+        RunError: a number is not finite.
+    """
+    return _json(row) + "\n"
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON has no NaN and no infinity: Python would write them, and other readers would refuse the file."""
+    try:
+        return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError as error:
+        raise RunError(f"a record holds a number that is not finite: {error}", hint="write null instead") from None
 
 
 def append_jsonl(path: Path, row: Any) -> None:

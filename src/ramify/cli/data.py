@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,14 +24,14 @@ def show(
 ) -> None:
     """Show rows as the model sees them, the trained tokens in green: `ramify data show train.json model=nano`."""
     from ramify.console import output
-    from ramify.model.load import load_tokenizer, resolve
+    from ramify.model.load import load_without_weights
     from ramify.prompts.renderer import Renderer
     from ramify.prompts.show import coloured
     from ramify.prompts.templates import extend_tokenizer, find_template
     from ramify.train.rows import read_examples
 
     config = _config(arguments or [])
-    tokenizer = load_tokenizer(resolve(config.model, config.adapter), config.revision)
+    tokenizer, _ = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
     tokenizer, _ = extend_tokenizer(tokenizer, find_template(config.prompt.chat_template, tokenizer))
     renderer = Renderer(tokenizer, config.prompt)
     terminal = output()
@@ -77,8 +78,20 @@ def check(
 
 
 def _config(arguments: Sequence[str]) -> RunConfig:
-    """As for `train`, but a file of rows may stand where the YAML file stands."""
-    from ramify.cli.settings import config_from
+    """As for `train`, but a file of rows may stand where the YAML file stands.
 
-    is_rows = {argument: Path(argument).suffix.lower() in (".json", ".jsonl", ".ndjson") for argument in arguments}
-    return config_from([f"data.train={each}" if is_rows[each] and "=" not in each else each for each in arguments])
+    Raises:
+        ConfigError: as for `train`, or there are two files of rows.
+    """
+    from ramify.base.errors import ConfigError
+    from ramify.cli.settings import config_from, is_override
+
+    files = [each for each in arguments if not is_override(each)]
+    rows = [each for each in files if Path(each).suffix.lower() in (".json", ".jsonl", ".ndjson")]
+    others = [each for each in arguments if each not in rows]
+    named = [*rows, *(each for each in others if rows and each.startswith("data.train="))]
+    if len(named) > 1:
+        raise ConfigError(
+            f"one file of training rows is allowed, found {' '.join(named)}", hint="validation rows are data.valid=FILE"
+        )
+    return config_from([*others, *(f"data.train={json.dumps(each, ensure_ascii=False)}" for each in rows)])

@@ -9,7 +9,9 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the runs, results.json and report.html.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the runs and the report; default runs/demo, or runs/demo-quick.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few questions and steps; proves nothing.")] = False,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Held-out questions; default 500.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished stages again.")] = False,
@@ -17,4 +19,5 @@ def demo(
     """Watch a small model get better: base, few-shot prompting, SFT, rejection sampling. Minutes, no network."""
     from ramify.demo.run import DemoOptions, run_demo
 
-    run_demo(DemoOptions(out, quick, n, overwrite))
+    folder = out if out is not None else Path("runs") / ("demo-quick" if quick else "demo")
+    run_demo(DemoOptions(folder, quick, n, overwrite))

@@ -18,6 +18,7 @@ _INTERRUPTED_HINTS = {
     "train": "the last checkpoint is kept; the same command with --resume goes on from it",
     "sample": "the samples drawn so far are kept; the same command with --resume goes on",
     "generate": "the completions finished so far are kept; the same command with --resume goes on",
+    "eval": "the samples drawn so far are kept; the same command goes on with them",
     "demo": "finished stages are kept; the same command goes on with the next one",
 }
 
@@ -66,7 +67,7 @@ def describe(error: BaseException) -> tuple[str, str | None, int]:
         code = FAILED if isinstance(error, RunError | TrainingError) else BAD_INPUT
         return _one_line(error.message), error.hint, code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return _one_line(str(error)) or "interrupted", _INTERRUPTED_HINTS.get(_command()), INTERRUPTED
+        return _one_line(str(error)) or "interrupted", _how_to_go_on(), INTERRUPTED
     if hasattr(error, "format_message"):  # typer's own: an unknown command or option, a missing argument
         return _one_line(str(error.format_message())), f"see `{_command_path(error)} --help`", BAD_INPUT
     if _is_out_of_memory(error):
@@ -93,6 +94,13 @@ def _is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text))
     )
+
+
+def _how_to_go_on() -> str | None:
+    command = _command()
+    if command == "generate" and not any(each.partition("=")[0] == "--out" for each in sys.argv):
+        return "nothing is kept; with --out FILE finished completions are, and --resume goes on"
+    return _INTERRUPTED_HINTS.get(command)
 
 
 def _command() -> str:

@@ -26,11 +26,14 @@ def evaluate(
     system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of the model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for it; default RUN/eval, or runs/eval-MODEL.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for it; default below.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another evaluation in --out.")] = False,
 ) -> None:
     """Measure accuracy, answer rate, stop rate, pass@k and maj@k, with 95 % intervals.
 
-    A run is prompted as it was trained; a model by its own chat template, unless options say otherwise.
+    A run is prompted as it was trained; a model by its own chat template, unless options say otherwise. The folder is
+    RUN/eval or runs/eval-MODEL, followed by words and a hash of what the options change. What was stopped goes on
+    with the same command.
     """
     options = {
         "task.name": task,
@@ -52,12 +55,16 @@ def evaluate(
 
     config = evaluation_config(model, overrides or [], given(options))
     console().print(_what(config), style="dim", markup=False)
+    from ramify.evaluate.folder import drawn_before
     from ramify.evaluate.run import evaluate as measure
     from ramify.evaluate.run import problems_of
 
     asked = problems_of(config)
-    with SampleBar("sampling", len(asked) * config.sample.n) as bar:
-        found = measure(config, problems=asked, on_sample=bar)
+    done, total = drawn_before(config, asked), len(asked) * config.sample.n
+    if done:
+        console().print(f"going on with {done} of {total} samples drawn before", style="dim", markup=False)
+    with SampleBar("sampling", total, done=done) as bar:
+        found = measure(config, problems=asked, on_sample=bar, overwrite=overwrite)
     _show(found)
 
 

@@ -26,6 +26,7 @@ def generate(
     system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows that are in --out, make the others.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
 ) -> None:
     """Complete many prompts at once. Each row holds the prompt and its completion (or completions, with --n).
 
@@ -44,20 +45,30 @@ def generate(
     }
     from ramify.base.errors import ConfigError
     from ramify.cli.settings import given
-    from ramify.evaluate.complete import Destination, complete, read_prompts
+    from ramify.console import Bars
+    from ramify.evaluate.complete import Destination, check_destination, complete, read_prompts
     from ramify.evaluate.settings import evaluation_config
 
     if resume and out is None:
         raise ConfigError("--resume needs --out", hint="--out FILE")
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    if out is not None:
+        check_destination(out, prompts, resume=resume, overwrite=overwrite)
     asked = read_prompts(prompts)
     config = evaluation_config(model, options=given(options))
     destination = Destination(out, asked, config.sample.n)
-    waiting = destination.open(resume)
+    if resume:
+        destination.keep()
+    if destination.stale:
+        Bars().note(f"{destination.stale} rows of {out} do not answer these prompts (or not --n times): left out")
+    waiting = destination.waiting
     if waiting:
         from ramify.console import SampleBar
         from ramify.evaluate.run import load
 
         loaded = load(config)
+        destination.begin()
         with SampleBar("generating", len(waiting) * config.sample.n) as bar:
 
             def on_sample(sample: Sample) -> None:

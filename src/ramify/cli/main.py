@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -60,8 +61,16 @@ def _options(
         typer.echo(context.get_help())
 
 
+def _speak_utf8() -> None:
+    """Read and write UTF-8 whatever the terminal's own encoding is, which may lack the signs of tables and texts."""
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
+    _speak_utf8()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if not os.environ.get("RAMIFY_DEBUG"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ramify.cli.train import Arguments
+
+if TYPE_CHECKING:
+    from ramify.base.config import RunConfig
 
 
 def sample(
@@ -19,7 +22,8 @@ def sample(
     """Draw, grade and select: `ramify sample CONFIG --out DIR` writes samples, verdicts, rows and yield.
 
     For example: ramify sample model=nano data.train=train.json sample.n=8 sample.temperature=0.7 --out runs/draws
-    Train on the chosen rows with: ramify train data.train=runs/draws
+    Train the same model on the chosen rows with:
+    ramify train runs/draws/config.yaml method=sft data.train=runs/draws out=runs/mine
     """
     from ramify.base.errors import ConfigError
     from ramify.cli.settings import config_from
@@ -33,7 +37,17 @@ def sample(
     run = rft.sample(config, resume=resume, overwrite=overwrite, progress=Bars())
     output().print(table("", ("rejection sampling", "count"), yield_rows(run.folder)))
     if (run.folder / "rows.jsonl").stat().st_size:
-        console().print(f"next: ramify train data.train={run.folder} out=…", style="dim", markup=False)
+        console().print(f"next: {next_command(config, run.folder)}", style="dim", markup=False, soft_wrap=True)
+
+
+def next_command(config: RunConfig, folder: Path) -> str:
+    """The command that trains on a run's rows: the run's own model and settings, its rows, another folder."""
+    import shlex
+
+    source = shlex.quote(str(folder))
+    limit = "" if config.data.limit is None else " data.limit=null"  # it counted questions, not the rows chosen
+    target = shlex.quote(f"{folder}-sft")
+    return f"ramify train {shlex.quote(str(folder / 'config.yaml'))} method=sft data.train={source}{limit} out={target}"
 
 
 def yield_rows(folder: Path) -> list[tuple[str, object]]:

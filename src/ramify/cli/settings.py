@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,8 @@ from ramify.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from ramify.base.config import RunConfig
+
+_KEY = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
 
 def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = None) -> RunConfig:
@@ -23,7 +27,7 @@ def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = No
     """
     from ramify.base.config import load_config
 
-    files = [argument for argument in arguments if "=" not in argument or Path(argument).is_file()]
+    files = [argument for argument in arguments if not is_override(argument)]
     if len(files) > 1:
         raise ConfigError(f"one configuration file is allowed, found {' '.join(files)}", hint="settings are key=value")
     chosen = [f"{name}={_yaml_text(value)}" for name, value in given(options or {}).items()]
@@ -35,6 +39,13 @@ def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = No
     return config
 
 
+def is_override(argument: str) -> bool:
+    """Whether an argument is `key=value`; else it names a file. A file whose name holds `=` is told by its folder."""
+    key, equals, _ = argument.partition("=")
+    # A long value is no file name: the system refuses to look for one.
+    return bool(equals) and (_KEY.fullmatch(key) is not None or not os.path.isfile(argument))
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line; paths as text."""
     return {
@@ -44,4 +55,4 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _yaml_text(value: Any) -> str:
     """A value as the right side of an override: JSON is YAML."""
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -36,22 +36,22 @@ def train(
     if config.data.train is None:
         raise ConfigError("data.train is not set", hint="data.train=FILE, or data.train=task for the task's own rows")
     if dry_run:
-        return _show_dry_run(config)
+        return _show_dry_run(config, resume, overwrite)
     from ramify.console import Bars, console
     from ramify.train import rft, sft
 
     run = {"sft": sft.run, "rft": rft.run}[config.method](config, resume=resume, overwrite=overwrite, progress=Bars())
     record = run.record
-    console().print(f"finished in {record.get('seconds', 0):.0f} s: {run.folder}", markup=False)
-    console().print(f"next: ramify eval {run.folder}", style="dim", markup=False)
+    console().print(f"finished in {record.get('seconds', 0):.0f} s: {run.folder}", markup=False, soft_wrap=True)
+    console().print(f"next: ramify eval {run.folder}", style="dim", markup=False, soft_wrap=True)
 
 
-def _show_dry_run(config: RunConfig) -> None:
+def _show_dry_run(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """What the run would do, on standard output."""
     from ramify.console import Bars, output, table
     from ramify.train.dryrun import dry_run
 
-    found = dry_run(config)
+    found = dry_run(config, resume=resume, overwrite=overwrite)
     for note in found.notes:
         Bars().note(note)
     counts = {

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ramify.base.errors import DataError
+
+# 6  -6.5  1,080  1,080.5  $5  40%  1e3; a comma stands between groups of three digits or the text is no number.
+_SPELLED = re.compile(
+    r"(?P<sign>[+-]?)\s*(?:\$\s*)?(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*%?",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,12 @@ def number_field(value: Any, field: str, place: Place, hint: str | None = None) 
 
 
 def parse_gold(value: Any) -> float | None:
-    """The finite number that a value is or spells, or None."""
+    """The finite number that a value is or spells, or None. What a text spells is what graders read in it."""
     if isinstance(value, str):
-        value = value.strip().replace(",", "").removeprefix("$").removesuffix("%")
-        if not value or not value.isascii() or "_" in value:
+        spelled = _SPELLED.fullmatch(value.strip())
+        if spelled is None:
             return None
+        value = spelled["sign"] + spelled["digits"].replace(",", "")
     elif isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -27,7 +27,7 @@ from ramify.data.turns import ending_in_user, read_prompt, read_turns
 
 _KEYS = ("question", "answer", "prompt", "completion", "completions", "messages", "id")
 GOLD_MARK = "####"
-_TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}'
+_TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}; prompts stand one a line'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ def shape_of(row: Any, place: Place) -> str:
     if isinstance(row, list):
         if len(row) in (2, 3):
             return "pairs" if len(row) == 2 else "triples"
-        raise place.error("row", row, "[question, answer] or [question, answer, reasoning]")
+        hint = "prompts stand one a line" if row and all(isinstance(each, str) for each in row) else None
+        raise place.error("row", row, "[question, answer] or [question, answer, reasoning]", hint)
     if not isinstance(row, dict):
         raise place.error("row", row, "a list or an object")
     for keys, shape in _BY_KEYS:

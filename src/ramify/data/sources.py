@@ -30,6 +30,7 @@ class Rows:
         problems: what can be asked.
         examples: what can be imitated.
         notes: how many rows are unusual, by what: `repeated_question`.
+        unasked: sources of the rows that hold no problem.
     """
 
     path: Path
@@ -38,6 +39,21 @@ class Rows:
     problems: tuple[Problem, ...]
     examples: tuple[Example, ...]
     notes: Mapping[str, int] = field(default_factory=dict)
+    unasked: tuple[str, ...] = ()
+
+    def refuse_mixed(self) -> None:
+        """Refuse rows of which some are problems and others are not: those would be left out unsaid.
+
+        Raises:
+            DataError: there are such rows; says how many, and where the first one stands.
+        """
+        if self.problems and self.unasked:
+            raise DataError(
+                f"{len(self.unasked)} of {self.count} rows hold no problem (first: {self.unasked[0]}; "
+                f"shapes: {self.shape})",
+                path=self.path,
+                hint="put problems and rows to imitate into files of their own",
+            )
 
 
 def read_rows(path: Path | str, limit: int | None = None) -> Rows:
@@ -51,6 +67,7 @@ def read_rows(path: Path | str, limit: int | None = None) -> Rows:
     problems: list[Problem] = []
     examples: list[Example] = []
     used: dict[str, list[str]] = {}
+    unasked: list[str] = []
     values = read_values(path)[:limit]
     for line, value in values:
         place = Place(path, line)
@@ -59,19 +76,22 @@ def read_rows(path: Path | str, limit: int | None = None) -> Rows:
         decoded = decode(value, shape, place)
         if decoded.problem is not None:
             problems.append(_distinct(decoded.problem, used, place, own_id=shape == "problem"))
+        else:
+            unasked.append(place.source)
         examples += decoded.examples
     repeated = len(problems) - len(used)
     notes = {"repeated_question": repeated} if repeated else {}
-    return Rows(path, " + ".join(shapes), len(values), tuple(problems), tuple(examples), notes)
+    return Rows(path, " + ".join(shapes), len(values), tuple(problems), tuple(examples), notes, tuple(unasked))
 
 
 def read_problems(path: Path | str) -> list[Problem]:
     """The problems of a file.
 
     Raises:
-        DataError: as `read_rows`, or the file's shape holds none.
+        DataError: as `read_rows`, or the file's shape holds none, or some of its rows are no problems.
     """
     rows = read_rows(path)
+    rows.refuse_mixed()
     if not rows.problems:
         hint = "problems are [question, answer] pairs, {question, answer} objects, or prompts"
         raise DataError(f"holds no problems: its rows are of the shape {rows.shape}", path=rows.path, hint=hint)

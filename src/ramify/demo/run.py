@@ -9,14 +9,15 @@ from time import perf_counter
 from typing import Any
 
 from ramify import nano
-from ramify.base.config import RunConfig
-from ramify.base.errors import TrainingError
+from ramify.base.config import RunConfig, parse_config
+from ramify.base.errors import ConfigError, RunError, TrainingError
 from ramify.base.records import sha256_file, to_plain, write_json, write_text
 from ramify.base.runs import Run, is_run
 from ramify.console import SampleBar
 from ramify.demo.narrator import Narrator
 from ramify.demo.speed import Speed, measure_speed
 from ramify.demo.stages import DemoStage, demo_stages
+from ramify.evaluate.folder import drawn_before
 from ramify.evaluate.report import Contents, write_report
 from ramify.evaluate.run import evaluate, load, problems_of
 from ramify.evaluate.settings import evaluation_config
@@ -24,6 +25,7 @@ from ramify.evaluate.stages import Stage, compare
 from ramify.model.load import LoadedModel
 from ramify.train import rft, sft
 from ramify.train.folder import check_unchanged
+from ramify.train.rows import read_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,9 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     say = Narrator() if narrator is None else narrator
     began = perf_counter()
     stages = demo_stages(options.out, options.quick, options.n)
+    _clear_stale(stages, options)
     say.begin(stages[0].config)
     base = load(stages[0].config)
-    _clear_stale(stages, options)
     for stage in stages:
         say.stage(stage)
         _run_stage(stage, base, say)
@@ -72,49 +74,79 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
 
 
 def _clear_stale(stages: list[DemoStage], options: DemoOptions) -> None:
-    """Remove earlier runs when asked, or when they started from other weights; note which weights these are."""
-    marker, weights = options.out / "model.sha256", sha256_file(nano.path() / "model.safetensors")
-    known = marker.is_file() and marker.read_text(encoding="utf-8").strip() == weights
-    for stage in stages:
-        if is_run(stage.folder) and (options.overwrite or not known):
+    """Remove earlier runs of the demo when asked, or when they started from other weights.
+
+    Raises:
+        RunError: a stage's folder holds a run that the demo did not write; nothing is removed.
+    """
+    found = [stage for stage in stages if is_run(stage.folder)]
+    foreign = [stage.key for stage in found if not _marker(stage).is_file()]
+    if foreign and not options.overwrite:
+        raise RunError(
+            f"{options.out}: holds runs that the demo did not write ({', '.join(foreign)})",
+            hint="another folder (--out), or --overwrite to replace them",
+        )
+    for stage in found:
+        if options.overwrite or _marker(stage).read_text(encoding="utf-8") != _weights():
             shutil.rmtree(stage.folder)
-    write_text(marker, f"{weights}\n")
+
+
+def _marker(stage: DemoStage) -> Path:
+    """What shows that the demo wrote a folder; holds the hash of the weights it started from."""
+    return stage.folder / "demo.sha256"
+
+
+def _weights() -> str:
+    return sha256_file(nano.path() / "model.safetensors") + "\n"
 
 
 def _run_stage(stage: DemoStage, base: LoadedModel, say: Narrator) -> None:
     """Train (when the stage does) and measure, unless that is done already with the same settings."""
-    fresh = stage.trains and _train(stage.config, say)
+    fresh = stage.trains and _train(stage, say)
     config = stage.config
     if stage.trains:
-        config = evaluation_config(str(stage.folder), options={"out": str(stage.evaluation)})
+        options = {"out": str(stage.evaluation), "evaluate.limit": config.evaluate.limit}
+        config = evaluation_config(str(stage.folder), options=options)
     if not fresh and _is_measured(config):
         say.kept(Stage(stage.name, stage.evaluation))
         return
     problems = problems_of(config)
     loaded = None if stage.trains else base
-    with SampleBar("answering", len(problems), say.bars) as bar:
-        found = evaluate(config, loaded=loaded, problems=problems, on_sample=bar)
+    with SampleBar("answering", len(problems), say.bars, drawn_before(config, problems)) as bar:
+        found = evaluate(config, loaded=loaded, problems=problems, on_sample=bar, overwrite=True)
+    if not stage.trains:  # a training's folder was marked before
+        write_text(_marker(stage), _weights())
     say.measured(found)
 
 
-def _train(config: RunConfig, say: Narrator) -> bool:
+def _train(stage: DemoStage, say: Narrator) -> bool:
     """Train, go on with, or keep the stage's run; whether anything was trained."""
-    assert config.out is not None
-    run = Run(config.out)
-    resume = is_run(config.out) and _is_unchanged(run, config)
-    if resume and run.record.get("status") == "finished":
+    run = Run(stage.folder)
+    begun = as_begun(run, stage.config) if is_run(stage.folder) else None
+    if begun is not None and run.record.get("status") == "finished":
         return False
+    if begun is None and is_run(stage.folder):
+        shutil.rmtree(stage.folder)
+    write_text(_marker(stage), _weights())
+    config = stage.config if begun is None else begun
     method = {"sft": sft.run, "rft": rft.run}[config.method]
-    say.trained(method(config, resume=resume, overwrite=not resume, progress=say.bars))
+    say.trained(method(config, resume=begun is not None, progress=say.bars))
     return True
 
 
-def _is_unchanged(run: Run, config: RunConfig) -> bool:
+def as_begun(run: Run, config: RunConfig) -> RunConfig | None:
+    """The settings that a run is kept, or gone on with, under; None: it was made differently.
+
+    Which questions are asked afterwards is no part of what made it, unless validation rows are those beyond them.
+    """
     try:
-        check_unchanged(run, config, {})
-    except TrainingError:
-        return False
-    return True
+        before = parse_config(run.record.get("config") or {})
+        begun = config.model_copy(update={"evaluate": before.evaluate})
+        check_unchanged(run, begun, {})
+    except (ConfigError, TrainingError):
+        return None
+    moved = config.evaluate != before.evaluate and config.data.valid is not None
+    return None if moved and read_examples(config, "valid") != read_examples(begun, "valid") else begun
 
 
 def _is_measured(config: RunConfig) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 
 from ramify.evaluate.scores import Rate
 
@@ -23,8 +23,12 @@ class Curve:
 
 
 def line_chart(title: str, x_name: str, curves: Sequence[Curve]) -> str:
-    """An SVG figure of curves over a common x. Curves without points are left out; with none it says so."""
-    drawn = [curve for curve in curves if curve.points]
+    """An SVG figure of curves over a common x. Curves without points are left out; with none it says so.
+
+    Points that are not finite are left out too.
+    """
+    finite = [replace(curve, points=[point for point in curve.points if all(map(isfinite, point))]) for curve in curves]
+    drawn = [curve for curve in finite if curve.points]
     if not drawn:
         return f"<figure><figcaption>{escape(title)}</figcaption><p class='quiet'>no curve was written</p></figure>"
     xs = [x for curve in drawn for x, _ in curve.points]

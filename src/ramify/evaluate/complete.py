@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ramify.base.config import RunConfig
-from ramify.base.errors import DataError
-from ramify.base.records import append_jsonl, json_line, read_jsonl, to_plain, write_jsonl, write_text
+from ramify.base.errors import ConfigError, DataError, RunError
+from ramify.base.records import append_jsonl, json_line, read_jsonl, to_plain, write_jsonl
 from ramify.base.types import Conversation, Message, Problem, Sample
 from ramify.data.sources import read_rows
 
 if TYPE_CHECKING:
     from ramify.model.load import LoadedModel
+
+_HEAD = b'{"id": '  # how every row begins
 
 
 def read_prompts(source: str) -> list[Problem]:
@@ -26,14 +29,14 @@ def read_prompts(source: str) -> list[Problem]:
         DataError: there are none, or the file cannot be used.
     """
     if source == "-":
-        return _lines(sys.stdin.read(), "standard input")
+        return _lines(_standard_input(), "standard input")
     path = Path(source)
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         rows = read_rows(path)
-        found = list(rows.problems) or [
+        rows.refuse_mixed()
+        return list(rows.problems) or [
             Problem(f"{i}", example.prompt, source=example.source) for i, example in enumerate(rows.examples)
         ]
-        return found
     try:
         return _lines(path.read_text(encoding="utf-8-sig"), source)
     except FileNotFoundError:
@@ -59,15 +62,39 @@ def complete(
     return TreeSampler(loaded).sample(prompts, config.sample, seed=config.seed, on_sample=on_sample)
 
 
+def check_destination(path: Path, prompts: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a file whose content would be lost without having been asked for, before anything is read or loaded.
+
+    Args:
+        path: where completions are to go.
+        prompts: the file the prompts come from, or `-`.
+
+    Raises:
+        ConfigError: it is the file of the prompts, or neither a file nor new.
+        RunError: it exists, and neither resume nor overwrite was asked.
+    """
+    if not os.path.lexists(path):
+        return
+    if prompts != "-" and os.path.exists(prompts) and os.path.exists(path) and os.path.samefile(path, prompts):
+        raise ConfigError(f"--out {path} is the file of the prompts", hint="give another file with --out")
+    if not os.path.isfile(path):
+        raise ConfigError(f"--out {path} exists and is not a file", hint="give the name of a file")
+    if not (resume or overwrite):
+        raise RunError(f"{path}: exists already", hint="--resume keeps its finished rows, --overwrite replaces it")
+
+
 class Destination:
     """Where completions go: a file of JSON lines, or standard output, one row a prompt in the prompts' order.
 
-    Rows are appended to the file as prompts finish; `close` puts them in order.
+    Nothing is written before `begin`. Rows are appended to the file as prompts finish; `close` puts them in order.
 
     Args:
         path: the file, or None for standard output.
         problems: all prompts.
         n: completions of each.
+
+    Attributes:
+        stale: rows of the file that `keep` left out, because they do not answer one of these prompts n times.
     """
 
     def __init__(self, path: Path | None, problems: Sequence[Problem], n: int) -> None:
@@ -75,19 +102,39 @@ class Destination:
         self._problems = {problem.id: problem for problem in problems}
         self._rows: dict[str, dict[str, Any]] = {}
         self._unfinished: dict[str, list[Sample]] = defaultdict(list)
+        self.stale = 0
 
-    def open(self, resume: bool) -> list[Problem]:
-        """Begin the file anew, or keep its finished rows; the prompts that still need completions.
+    def keep(self) -> None:
+        """Take over the finished rows of the file, when there is one; it stays as it is.
 
         Raises:
-            DataError: a row to keep cannot be read.
-            RunError: the file cannot be written.
+            DataError: a row cannot be read, or is none that `ramify generate` wrote.
+        """
+        if self._path is None or not self._path.is_file():
+            return
+        for line, row in _written(self._path):
+            if not _is_own(row):
+                hint = "--overwrite replaces the file"
+                raise DataError("not a row that `ramify generate` wrote", path=self._path, line=line, hint=hint)
+            problem = self._problems.get(row["id"])
+            if problem is not None and row["prompt"] == _prompt(problem.prompt) and _count(row) == self._n:
+                self._rows[problem.id] = row
+            else:
+                self.stale += 1
+
+    @property
+    def waiting(self) -> list[Problem]:
+        """The prompts that still need completions."""
+        return [problem for name, problem in self._problems.items() if name not in self._rows]
+
+    def begin(self) -> None:
+        """Write the file with the rows that are kept, now that everything else has been checked.
+
+        Raises:
+            RunError: it cannot be written.
         """
         if self._path is not None:
-            if resume and self._path.is_file():
-                self._keep(self._path)
             write_jsonl(self._path, self._rows.values())
-        return [problem for name, problem in self._problems.items() if name not in self._rows]
 
     def add(self, sample: Sample) -> None:
         """Take a finished sample; the row is written when it is the prompt's last."""
@@ -107,16 +154,28 @@ class Destination:
         else:
             write_jsonl(self._path, rows)
 
-    def _keep(self, path: Path) -> None:
-        content = path.read_text(encoding="utf-8")
-        if not content.endswith("\n"):  # the last line was cut off in writing
-            write_text(path, content[: content.rfind("\n") + 1])
-        for line, row in read_jsonl(path):
-            if not isinstance(row, dict) or "id" not in row:
-                raise DataError("not a row that `ramify generate` wrote", path=path, line=line)
-            done = len(row.get("completions", [row.get("completion")]))
-            if row["id"] in self._problems and done == self._n:
-                self._rows[row["id"]] = row
+
+def _written(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line, row) of a file of completions, without a last row that was cut off in writing."""
+    content = path.read_bytes()
+    last = content[content.rfind(b"\n") + 1 :]
+    torn = content.count(b"\n") + 1 if last and last[: len(_HEAD)] == _HEAD[: len(last)] else None
+    try:
+        yield from read_jsonl(path)
+    except DataError as error:
+        if torn is None or error.line != torn:
+            raise
+
+
+def _is_own(row: Any) -> bool:
+    """Whether it has the form of `_row`."""
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or "prompt" not in row:
+        return False
+    return isinstance(row.get("completion"), str) or isinstance(row.get("completions"), list)
+
+
+def _count(row: dict[str, Any]) -> int:
+    return len(row["completions"]) if "completions" in row else 1
 
 
 def _row(problem: Problem, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -130,6 +189,14 @@ def _row(problem: Problem, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _prompt(prompt: Conversation) -> Any:
     return prompt[0].content if len(prompt) == 1 and prompt[0].role == "user" else to_plain(prompt)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        hint = "save the prompts as UTF-8"
+        raise DataError(f"standard input: not valid UTF-8 at byte {error.start}", hint=hint) from None
 
 
 def _lines(text: str, source: str) -> list[Problem]:

@@ -7,28 +7,32 @@ An evaluation is a run folder of its own:
     samples.jsonl   what the model said
     verdicts.jsonl  what the grader found
     scores.json     the rates with their intervals; written last, so a folder with it is complete
+
+Samples and verdicts are written as they finish; see `evaluate.folder` for how a stopped evaluation goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
+import torch
+
 from ramify.base.config import RunConfig, Sampling
-from ramify.base.errors import DataError, RunError
-from ramify.base.records import json_line, to_plain, write_json, write_jsonl
-from ramify.base.runs import Run, create_run
+from ramify.base.errors import DataError
+from ramify.base.records import sha256_file, to_plain, write_json
 from ramify.base.types import Problem, Sample, Verdict
+from ramify.evaluate.folder import check_folder, digest, drawing, open_draft, publish, seconds_of
 from ramify.evaluate.scores import Scores, score
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
 from ramify.prompts.renderer import Renderer
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens, Sampler
+from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.task import Task, load_problems, load_task
 
 Watcher = Callable[[Sample], None]
@@ -69,29 +73,54 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A model, how it is prompted, and the task that grades it."""
+    """A model, how it is prompted, and the task that grades it.
+
+    Attributes:
+        hashes: of the weights and of a user's task file: what decides an evaluation and is in no setting.
+    """
 
     sampler: Sampler
     renderer: Renderer
     task: Task
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def prompts(self, problems: Sequence[Problem]) -> list[PromptTokens]:
+        """What the model is given for each problem."""
+        return [PromptTokens(problem.id, self.renderer.prompt_ids(problem.prompt)) for problem in problems]
 
     def measure(
-        self, problems: Sequence[Problem], settings: Sampling, *, seed: int, on_sample: Watcher | None = None
+        self,
+        problems: Sequence[Problem],
+        settings: Sampling,
+        *,
+        seed: int,
+        on_sample: Watcher | None = None,
+        kept: Collection | None = None,
     ) -> Evaluation:
         """Sample, grade and score.
+
+        Args:
+            kept: samples drawn and graded before; what is missing is added to it, one by one.
 
         Raises:
             DataError: there are no problems, an id occurs twice, or one has no answer to grade against.
             LengthError: a prompt leaves no room for the new tokens; raised before the first one.
         """
         _check_problems(problems)
-        prompts = [PromptTokens(problem.id, self.renderer.prompt_ids(problem.prompt)) for problem in problems]
+        collection = Collection(None) if kept is None else kept
+        missing = collection.missing(problems, range(settings.n))
+        asked = {problem.id: problem for problem in problems}
         started = perf_counter()
-        groups = self.sampler.sample(prompts, settings, seed=seed, on_sample=on_sample)
+
+        def finished(sample: Sample) -> None:
+            collection.add(Graded(sample, self.task.grade(asked[sample.problem_id], sample)))
+            if on_sample is not None:
+                on_sample(sample)
+
+        if missing:
+            self.sampler.sample(self.prompts(problems), settings, seed=seed, on_sample=finished, indices=missing)
         seconds = perf_counter() - started
-        pairs = list(zip(problems, groups, strict=True))
-        samples = tuple(sample for _, group in pairs for sample in group)
-        verdicts = tuple(self.task.grade(problem, sample) for problem, group in pairs for sample in group)
+        samples, verdicts = zip(*((each.sample, each.verdict) for each in collection.ordered(problems)), strict=True)
         return Evaluation(score(samples, verdicts), tuple(problems), samples, verdicts, seconds)
 
 
@@ -105,7 +134,20 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator
     if loaded is None:
         loaded = load(config)
     loaded, renderer, _ = fit_template(loaded, config.prompt)
-    return Evaluator(TreeSampler(loaded), renderer, task)
+    hashes = {"weights": weights_digest(loaded)}
+    if Path(config.task.name).is_file():
+        hashes["task file"] = sha256_file(Path(config.task.name))
+    return Evaluator(TreeSampler(loaded), renderer, task, hashes)
+
+
+def weights_digest(loaded: LoadedModel) -> str:
+    """Hex SHA-256 of the first values of every parameter: other weights under the same name are noticed."""
+    found = sha256()
+    with torch.no_grad():
+        for name, parameter in loaded.network.named_parameters():
+            first = parameter.reshape(-1)[:64].to("cpu", torch.bfloat16).float()  # the same in every type it loads in
+            found.update(f"{name} {tuple(parameter.shape)}".encode() + first.numpy().tobytes())
+    return found.hexdigest()
 
 
 def load(config: RunConfig) -> LoadedModel:
@@ -135,46 +177,39 @@ def evaluate(
     loaded: LoadedModel | None = None,
     problems: Sequence[Problem] | None = None,
     on_sample: Watcher | None = None,
+    overwrite: bool = False,
 ) -> Evaluation:
     """Evaluate as `config` says, and write the run folder `config.out` when it is given.
 
-    A finished evaluation in that folder is replaced only when the new one is complete.
+    Samples are written as they finish, and a call that was stopped is gone on with. A finished evaluation in that
+    folder is replaced when the new one is complete.
+
+    Args:
+        on_sample: is shown each new sample; those that a stopped call has left are not new.
+        overwrite: the folder may hold an evaluation of something else, which is replaced.
 
     Raises:
         RamifyError: see `evaluator`, `problems_of`, `Evaluator.measure`.
+        RunError: the folder holds something else, or cannot be written.
+        KeyboardInterrupt: the user stopped it; what was drawn is kept.
     """
     chosen = problems_of(config) if problems is None else problems
     _check_problems(chosen)
-    if config.out is not None:
-        _check_folder(config.out)
-    found = evaluator(config, loaded).measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)
-    return found if config.out is None else save(found, config, config.out)
-
-
-def save(found: Evaluation, config: RunConfig, folder: Path) -> Evaluation:
-    """Write an evaluation as a run folder; returns it with `folder` set.
-
-    Raises:
-        RunError: the folder holds something else, or cannot be written.
-    """
-    _check_folder(folder)
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    text = "".join(json_line(problem) for problem in found.problems)
-    hashes = {"problems": hashlib.sha256(text.encode()).hexdigest()}
-    run = create_run(fresh, config.model_copy(update={"out": folder}), hashes=hashes, parents=_parents(config))
-    write_jsonl(fresh / "problems.jsonl", found.problems)
-    write_jsonl(fresh / "samples.jsonl", found.samples)
-    write_jsonl(fresh / "verdicts.jsonl", found.verdicts)
-    write_json(fresh / "scores.json", {**to_plain(found.scores), "seconds": found.seconds})
-    run.update(kind="evaluation", status="finished", seconds=round(found.seconds, 3))
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
-    return Evaluation(found.scores, found.problems, found.samples, found.verdicts, found.seconds, folder)
-
-
-def _parents(config: RunConfig) -> tuple[str, ...]:
-    return tuple(str(name) for name in (config.model, config.adapter) if name)
+    if config.out is None:
+        return evaluator(config, loaded).measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)
+    check_folder(config.out, config, chosen, overwrite)
+    judge = evaluator(config, loaded)
+    hashes = {**judge.hashes, "prompts": digest(judge.prompts(chosen))}
+    run = open_draft(config.out, config, chosen, hashes, overwrite)
+    with drawing(run):
+        kept = Collection.open(run, chosen, judge.task)
+        found = judge.measure(chosen, config.sample, seed=config.seed, on_sample=on_sample, kept=kept)
+        kept.sort(chosen)
+    found = replace(found, seconds=seconds_of(run), folder=config.out)
+    write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds})
+    run.update(status="finished")
+    publish(run, config.out)
+    return found
 
 
 def _check_problems(problems: Sequence[Problem]) -> None:
@@ -186,11 +221,3 @@ def _check_problems(problems: Sequence[Problem]) -> None:
     if missing:
         where = missing[0].source or missing[0].id
         raise DataError(f"{where}: no answer to grade against ({len(missing)} of {len(problems)} problems)")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse to replace anything but an evaluation."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if Run(folder).record.get("kind") != "evaluation":
-        raise RunError(f"{folder}: holds a run that is not an evaluation", hint="choose another folder with --out")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from ramify.base.runs import is_run, open_run
 
 DEFAULT_PROBLEMS = 500  # of a task's own held-out split
 DEFAULT_TEMPERATURE = 0.7  # when several samples of a problem are asked for
+_DECIDING = {"model", "adapter", "revision", "seed", "prompt", "task", "sample", "evaluate"}
+_DECIDING |= {"train.dtype", "train.device"}
 
 
 def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> RunConfig:
@@ -24,11 +29,27 @@ def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mappin
         RunError: the run cannot be read.
     """
     values: dict[str, Any] = _of_run(model) if is_run(model) else {"model": model}
-    before = parse_config(values)
+    before = _completed(deepcopy(values), "run" if is_run(model) else "command line")
     for name, value in (options or {}).items():
         _put(values, name, value)
     for override in overrides:
         apply_override(values, override)
+    config = _completed(values, "command line")
+    return config if config.out is not None else config.model_copy(update={"out": _folder(model, before, config)})
+
+
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """What decides an evaluation's result: its settings by dotted name, without those that it does not read."""
+    settings = config.model_dump(mode="json")
+    leaves = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    for section in (name for name, value in settings.items() if isinstance(value, dict)):
+        leaves |= {f"{section}.{name}": value for name, value in settings[section].items()}
+    del leaves["sample.live"]  # bounds memory only
+    return {name: value for name, value in leaves.items() if _DECIDING & {name, name.partition(".")[0]}}
+
+
+def _completed(values: dict[str, Any], where: str) -> RunConfig:
+    """The settings with the defaults of an evaluation; changes `values`."""
     sample, prompt, asked = (values.setdefault(name, {}) for name in ("sample", "prompt", "evaluate"))
     if sample.get("n", 1) > 1:
         sample.setdefault("temperature", DEFAULT_TEMPERATURE)
@@ -36,8 +57,7 @@ def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mappin
         prompt["fewshot"] = None
     if str(asked.get("problems", "task")) == "task" and asked.get("limit") is None:
         asked["limit"] = DEFAULT_PROBLEMS
-    config = parse_config(values, "command line")
-    return config if config.out is not None else config.model_copy(update={"out": _folder(model, before, config)})
+    return parse_config(values, where)
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:
@@ -47,27 +67,35 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _of_run(folder: str) -> dict[str, Any]:
-    """What a run's evaluation takes over from it: prompt, task, length of completions, problems, seed, device."""
+    """What a run's evaluation takes over: revision, prompt, task, length of completions, problems, seed, device."""
     settings: dict[str, Any] = open_run(folder).record.get("config") or {}
     kept = {name: dict(settings[name]) for name in ("prompt", "task", "evaluate") if settings.get(name)}
     train = settings.get("train") or {}
     machine = {name: train[name] for name in ("dtype", "device") if name in train}
     sample = settings.get("sample") or {}
     length = {name: sample[name] for name in ("max_new_tokens", "stop", "live") if name in sample}
-    return {**kept, "model": folder, "seed": settings.get("seed", 42), "train": machine, "sample": length}
+    own = {"model": folder, "revision": settings.get("revision"), "seed": settings.get("seed", 42)}
+    return {**kept, **own, "train": machine, "sample": length}
 
 
 def _folder(model: str, before: RunConfig, config: RunConfig) -> Path:
-    """RUN/eval, or runs/eval-MODEL, followed by what is not as it is by default."""
-    prompt, changed = config.prompt, []
-    if prompt.fewshot is not None and prompt.fewshot != before.prompt.fewshot:
-        changed.append(Path(prompt.fewshot).stem)
-    if prompt.chat_template != before.prompt.chat_template:
-        changed.append(Path(prompt.chat_template).stem)
-    if config.evaluate.problems != before.evaluate.problems:
-        changed.append(Path(config.evaluate.problems).stem)
-    if config.sample.n > 1:
-        changed.append(f"k{config.sample.n}")
-    if is_run(model):
-        return Path(model) / "-".join(["eval", *changed])
-    return Path("runs") / "-".join(["eval", Path(model).name, *changed])
+    """RUN/eval, or runs/eval-MODEL, followed by what is not as it is by default.
+
+    Words say the most of it; a hash of all that differs keeps different evaluations apart.
+    """
+    usual, asked = deciding(before), deciding(config)
+    changed = {name: value for name, value in asked.items() if value != usual[name]}
+    words = [
+        Path(str(changed[name])).stem
+        for name in ("adapter", "task.name", "prompt.fewshot", "prompt.chat_template", "evaluate.problems")
+        if changed.get(name) is not None
+    ]
+    words += [f"k{config.sample.n}"] if "sample.n" in changed else []
+    folder = Path(model) if is_run(model) else Path("runs")
+    if not is_run(model):
+        words.insert(0, Path(model).name)
+        if Path(model).name != model:
+            changed["model"] = model
+    if changed:
+        words.append(sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6])
+    return folder / "-".join(["eval", *words])

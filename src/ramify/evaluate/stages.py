@@ -11,7 +11,7 @@ from typing import Any
 
 from ramify.base.errors import DataError, RunError
 from ramify.base.records import problem_from_plain, read_jsonl, sample_from_plain, verdict_from_plain
-from ramify.base.runs import Run, open_run
+from ramify.base.runs import Run, is_run, open_run
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.scores import Paired, Scores, paired, score
 
@@ -57,7 +57,7 @@ class Stage:
         if self.training is None:
             return []
         rows = Run(self.training).metrics(kind)
-        return [(float(row["step"]), float(row[name])) for row in rows if name in row and "step" in row]
+        return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None and "step" in row]
 
     def artefact(self, name: str) -> dict[str, Any] | None:
         """A JSON document of the training run, or None when it wrote none of that name."""
@@ -78,14 +78,19 @@ def named_stages(paths: Sequence[Path]) -> list[Stage]:
 
 
 def evaluation_folder(path: Path) -> Path:
-    """The folder of the evaluation that `path` means: itself, or the `eval` folder of a training run.
+    """The folder of the evaluation that `path` means: itself, the `eval` folder of a run, or its only `eval-…` one.
 
     Raises:
-        RunError: there is no finished evaluation.
+        RunError: there is no finished evaluation, or several and none is the run's own.
     """
     for folder in (path, path / "eval"):
         if (folder / "scores.json").is_file():
             return folder
+    found = sorted(each.parent for each in path.glob("eval-*/scores.json")) if is_run(path) else []
+    if len(found) > 1:
+        raise RunError(f"{path}: has several evaluations", hint=f"choose one of {', '.join(map(str, found))}")
+    if found:
+        return found[0]
     kind = "an evaluated run" if path.exists() else "there"
     raise RunError(f"{path}: not {kind} (no scores.json)", hint=f"ramify eval {path}")
 
@@ -98,7 +103,7 @@ def stage(path: Path, name: str | None = None) -> Stage:
     """
     folder = evaluation_folder(path)
     training = path if folder != path else None
-    if training is None and folder.name == "eval" and (folder.parent / "run.json").is_file():
+    if training is None and folder.name.split("-")[0] == "eval" and (folder.parent / "run.json").is_file():
         training = folder.parent
     return Stage(name or path.name, folder, training)
 

@@ -101,19 +101,28 @@ def check_depth(config: PreTrainedConfig, depth: int) -> None:
     Raises:
         LengthError: the longest path is past the original length of such an embedding.
     """
-    for rope in _ropes(config):
-        kind = str(rope.get("rope_type", "default"))
-        if kind not in ("dynamic", "longrope"):
-            continue
-        limit = rope.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        limit = int(limit or config.max_position_embeddings)
+    for kind, limit in _rescaling(config):
         if depth > limit:
             raise LengthError(
                 f"a sequence of {depth} tokens is past the {limit} where {kind} embeddings rescale the whole batch",
                 hint=f"data.max_length={limit}",
             )
+
+
+def longest(config: PreTrainedConfig) -> int:
+    """Longest sequence in tokens that the model computes as if it were alone; see `check_depth`."""
+    positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    return min([positions, *(limit for _, limit in _rescaling(config))])
+
+
+def _rescaling(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+    """(kind, tokens up to which it rescales nothing) of each such embedding."""
+    for rope in _ropes(config):
+        kind = str(rope.get("rope_type", "default"))
+        if kind in ("dynamic", "longrope"):
+            limit = rope.get("original_max_position_embeddings")
+            limit = limit or getattr(config, "original_max_position_embeddings", None)
+            yield kind, int(limit or config.max_position_embeddings)
 
 
 def head_form(config: PreTrainedConfig) -> HeadForm:

@@ -6,26 +6,30 @@ Weights are read from safetensors only (no pickle), remote code is never run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import errors as hub
-from peft import PeftModel
-from safetensors import SafetensorError
+from huggingface_hub import try_to_load_from_cache
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from ramify import nano
 from ramify.base.errors import ModelError, nearest
 from ramify.base.runs import Run, is_run
-from ramify.model.families import check_family
+from ramify.model.embeddings import fit_embeddings
+from ramify.model.failures import INCOMPLETE, one_line
+from ramify.model.families import check_family, longest
 from ramify.model.rates import fastest_dtype
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class LoadedModel:
         base: what the weights under an adapter came from: a hub id, a folder, or `nano`.
         stop_ids: tokens that end a completion, from the tokenizer and the generation config.
         adapter: the adapter that was put on top of `name`, as the user wrote it, or None.
+        revision: of `base`, when it is not the default one.
     """
 
     network: PreTrainedModel | PeftModel
@@ -48,6 +53,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     adapter: str | None = None
+    revision: str | None = None
 
     @property
     def policy(self) -> str:
@@ -57,7 +63,7 @@ class LoadedModel:
     @property
     def max_length(self) -> int:
         """Longest sequence in tokens that the model was built for."""
-        return int(getattr(self.network.config, "max_position_embeddings", 1 << 30))
+        return longest(self.network.config)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -71,10 +77,11 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's parts lie: the base weights, and an adapter on top."""
+    """Where a model's parts lie: the base weights (of a revision, when one is known), and an adapter on top."""
 
     base: str
     adapter: Path | None = None
+    revision: str | None = None
 
     @property
     def location(self) -> str:
@@ -96,7 +103,9 @@ def resolve(name: str, adapter: str | None = None) -> Source:
     folder = _run_adapter(Run(Path(adapter))) if is_run(adapter) else Path(adapter)
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"adapter {adapter}: no adapter_config.json there", hint="give an adapter folder or a run")
-    return replace(found, adapter=folder)
+    made_on, revision = _named_base(folder)
+    same = found.revision is None and made_on == found.base
+    return replace(found, adapter=folder, revision=revision if same else found.revision)
 
 
 def _resolve_name(name: str) -> Source:
@@ -106,7 +115,7 @@ def _resolve_name(name: str) -> Source:
     if is_run(folder):
         return _resolve_run(Run(folder))
     if (folder / "adapter_config.json").is_file():
-        return Source(_base_of_adapter(folder), folder)
+        return replace(_base_of_adapter(folder), adapter=folder)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {name}: the folder has no config.json, adapter_config.json or run.json")
@@ -127,7 +136,7 @@ def _resolve_run(run: Run) -> Source:
     if run.model is not None:
         return Source(str(run.model))
     adapter = _run_adapter(run)
-    return Source(_base_of_adapter(adapter), adapter)
+    return replace(_base_of_adapter(adapter), adapter=adapter)
 
 
 def _run_adapter(run: Run) -> Path:
@@ -140,14 +149,22 @@ def _run_adapter(run: Run) -> Path:
     return run.adapter
 
 
-def _base_of_adapter(folder: Path) -> str:
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}/adapter_config.json: cannot be read: {error!r}") from None
+def _base_of_adapter(folder: Path) -> Source:
+    """The base weights that an adapter was made on, and their revision."""
+    base, revision = _named_base(folder)
     if not base:
         raise ModelError(f"{folder}/adapter_config.json names no base model", hint="give the base with --adapter")
-    return _resolve_name(str(base)).base
+    found = _resolve_name(base)
+    return Source(found.base, revision=revision or found.revision)
+
+
+def _named_base(folder: Path) -> tuple[str, str | None]:
+    """Base (empty: none is named) and revision, as adapter_config.json has them."""
+    try:
+        found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(found["base_model_name_or_path"] or ""), found.get("revision")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder}/adapter_config.json: cannot be read: {error!r}") from None
 
 
 def load_model(
@@ -164,30 +181,36 @@ def load_model(
     Args:
         name: `nano`, a hub id, a local model folder, an adapter folder, or a run folder.
         adapter: an adapter folder or a run to put on top of it.
-        revision: of a hub model.
+        revision: of a hub model; None: the one that the adapter was made on, else the default one.
         dtype: fp32, bf16, fp16, or auto (whichever multiplies fastest here, by measurement).
         device: cpu, cuda, cuda:N, mps, or auto.
         trainable: whether a loaded adapter will be trained on.
 
     Raises:
-        ModelError: one line for each way it can fail: unknown name, no network, gated, half-downloaded, a family
-            that cannot be computed as a tree.
+        ModelError: one line for each way it can fail: unknown name, no network, gated, half-downloaded, weights that
+            are missing, a family that cannot be computed as a tree.
     """
-    source = resolve(name, adapter)
+    source = _at_revision(resolve(name, adapter), revision)
     where = choose_device(device)
     kind = _DTYPES[dtype] if dtype != "auto" else fastest_dtype(where)
-    with _one_line(name), quiet():
-        config = AutoConfig.from_pretrained(source.location, revision=revision)
+    with one_line(name), quiet():
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
         check_family(config)
         _no_attention_dropout(config)
-        tokenizer = load_tokenizer(source, revision)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            source.location, config=config, revision=revision, dtype=kind, use_safetensors=True
+        tokenizer = load_tokenizer(source)
+        auto: Any = AutoModelForCausalLM  # declared as if it returned the model alone
+        network, loading = auto.from_pretrained(
+            source.location,
+            config=config,
+            revision=source.revision,
+            dtype=kind,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    _fit_embeddings(network, tokenizer)
+    _refuse_missing(name, loading["missing_keys"])
+    fit_embeddings(network, len(tokenizer))
     if source.adapter is not None:
-        with _one_line(str(source.adapter)), quiet():
-            network = PeftModel.from_pretrained(network, str(source.adapter), is_trainable=trainable)
+        network = _with_adapter(network, source.adapter, trainable)
     network = network.to(where).eval()
     return LoadedModel(
         network=network,
@@ -198,7 +221,39 @@ def load_model(
         device=where,
         dtype=kind,
         adapter=adapter,
+        revision=source.revision,
     )
+
+
+def _at_revision(source: Source, revision: str | None) -> Source:
+    return source if revision is None else replace(source, revision=revision)
+
+
+def _with_adapter(network: Any, folder: Path, trainable: bool) -> PeftModel:
+    """The network with the adapter of that folder, every weight of it read from the file."""
+    with one_line(str(folder)), quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
+        saved = _tensors(folder / _ADAPTER_WEIGHTS)
+        adapted = PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+    needed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    _refuse_missing(str(folder), needed.keys() - saved)
+    return adapted
+
+
+def _tensors(file: Path) -> set[str]:
+    """Names of the tensors in a safetensors file; reads its header alone."""
+    with safe_open(str(file), framework="pt") as opened:
+        return set(opened.keys())
+
+
+def _refuse_missing(name: str, missing: Collection[str]) -> None:
+    """Transformers and PEFT would go on with random weights.
+
+    Raises:
+        ModelError: a weight of the model is in none of its files.
+    """
+    if missing:
+        raise ModelError(f"model {name}: {len(missing)} weights are missing (first: {min(missing)})", hint=INCOMPLETE)
 
 
 @contextmanager
@@ -219,22 +274,45 @@ def load_without_weights(
 ) -> tuple[PreTrainedTokenizerBase, int]:
     """The tokenizer of a model, and the longest sequence in tokens that the model was built for.
 
+    Of the weights it is checked that the files are there whole, as far as they are on this machine.
+
     Raises:
         ModelError: as `load_model`, save for what only the weights can tell.
     """
-    source = resolve(name, adapter)
-    with _one_line(name):
-        config = AutoConfig.from_pretrained(source.location, revision=revision)
+    source = _at_revision(resolve(name, adapter), revision)
+    with one_line(name):
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
         check_family(config)
-        return load_tokenizer(source, revision), int(getattr(config, "max_position_embeddings", 1 << 30))
+        for file in _weight_files(source):
+            _tensors(file)
+        return load_tokenizer(source), longest(config)
 
 
-def load_tokenizer(source: Source, revision: str | None = None) -> PreTrainedTokenizerBase:
+def _weight_files(source: Source) -> list[Path]:
+    """Files of weights on this machine: all of a folder, those of a hub model that were fetched already."""
+    index = _local(source, SAFE_WEIGHTS_INDEX_NAME)
+    if index is not None and index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = [SAFE_WEIGHTS_NAME]
+    found = [file for name in names if (file := _local(source, name)) is not None]
+    return found if source.adapter is None else [*found, source.adapter / _ADAPTER_WEIGHTS]
+
+
+def _local(source: Source, name: str) -> Path | None:
+    """Where a file of the base is, or has to be; None: it is on the hub and was not fetched yet."""
+    if Path(source.location).is_dir():
+        return Path(source.location) / name
+    found = try_to_load_from_cache(source.location, name, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside the adapter when there is one (it may know more tokens), else the base model's."""
     own = source.adapter
     if own is not None and (own / "tokenizer_config.json").is_file():
         return AutoTokenizer.from_pretrained(str(own))
-    return AutoTokenizer.from_pretrained(source.location, revision=revision)
+    return AutoTokenizer.from_pretrained(source.location, revision=source.revision)
 
 
 def stop_ids(network: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -269,57 +347,3 @@ def _no_attention_dropout(config: Any) -> None:
     for name in ("attention_dropout", "attn_pdrop"):
         if getattr(config, name, 0):
             setattr(config, name, 0.0)
-
-
-def _fit_embeddings(network: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the embedding a row for every token of a tokenizer that was extended when the adapter was made."""
-    rows = network.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turn what Transformers, PEFT and the hub raise into one `ModelError`."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, hub.HfHubHTTPError) as error:
-        raise _explain(name, error) from error
-
-
-def _explain(name: str, error: BaseException) -> ModelError:
-    chain = list(_causes(error))
-    if any(isinstance(cause, hub.GatedRepoError) for cause in chain):
-        return ModelError(
-            f"model {name}: access is gated",
-            hint="ask for access on its hub page, then `hf auth login` or set HF_TOKEN",
-        )
-    if any(isinstance(cause, hub.RevisionNotFoundError) for cause in chain):
-        return ModelError(f"model {name}: no such revision")
-    if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in chain):
-        return ModelError(f"model {name}: not on the hub, or private", hint="check the id; private ones need HF_TOKEN")
-    if any(_is_network(cause) for cause in chain):
-        return ModelError(
-            f"model {name}: not in the local cache, and the hub cannot be reached",
-            hint="go online once, or give a local folder; `nano` ships with Ramify and needs no network",
-        )
-    first = str(error).strip().splitlines()
-    return ModelError(
-        f"model {name}: cannot be read: {type(error).__name__}: {first[0][:300] if first else ''}",
-        hint="an interrupted download or copy leaves files incomplete: remove the folder and fetch it again",
-    )
-
-
-def _is_network(cause: BaseException) -> bool:
-    if isinstance(cause, hub.OfflineModeIsEnabled | hub.LocalEntryNotFoundError | ConnectionError | TimeoutError):
-        return True
-    text = str(cause)
-    return "couldn't connect" in text or "Name or service not known" in text or "name resolution" in text
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

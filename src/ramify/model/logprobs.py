@@ -49,7 +49,8 @@ def attend_on_trees(network: Network) -> PreTrainedModel:
         check_family(base.config)
         register()
         base.set_attn_implementation(ATTENTION)
-    if base.config.model_type in DROPS_KEYWORDS and base.is_gradient_checkpointing:
+    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    if recomputed and base.config.model_type in DROPS_KEYWORDS:
         raise ModelError(
             f"gradient checkpointing is not available for {base.config.model_type}", hint="train.checkpointing=false"
         )

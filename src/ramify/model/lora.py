@@ -7,6 +7,7 @@ trained with the adapter, and tokenizer and stop tokens travel with everything t
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,15 +16,20 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError, RunError, unknown
+from ramify.model.embeddings import grow_embeddings
 from ramify.model.load import LoadedModel, quiet
 from ramify.model.logprobs import base_network
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template
+
+_WRAPPED = re.compile(r"base_layer|lora_|original_module|modules_to_save|token_adapter")
+"""In the paths of what PEFT puts around a layer, and into it."""
 
 
 def linear_layers(network: Any) -> dict[str, int]:
@@ -51,11 +57,7 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
     """
     if isinstance(loaded.network, PeftModel):
         raise ModelError(f"{loaded.name} has an adapter already", hint="train on with adapter=…, or merge it first")
-    has = linear_layers(loaded.network)
-    targets = sorted(has) if lora.targets == "all-linear" else list(lora.targets)
-    for target in targets:
-        if target not in has:
-            raise ModelError(f"lora.targets: {unknown('layer', target, has)}")
+    targets = adapter_targets(loaded.network, lora)
     alpha: Any = lora.alpha  # PEFT scales by any number, but declares whole ones
     config = LoraConfig(
         r=lora.r,
@@ -66,6 +68,7 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
         use_dora=lora.dora,
         task_type="CAUSAL_LM",
         fan_in_fan_out=_is_transposed(loaded.network, targets),
+        revision=loaded.revision,
         **_token_rows(loaded.network, tuple(train_tokens)),
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -74,6 +77,43 @@ def add_adapter(loaded: LoadedModel, lora: LoRA, *, seed: int, train_tokens: Ite
         network = get_peft_model(loaded.network, config)
     config.base_model_name_or_path = loaded.base  # PEFT puts the folder that the weights were read from there
     return replace(loaded, network=network)
+
+
+def adapter_targets(network: Any, lora: LoRA) -> list[str]:
+    """Names (last part) of the layers that an adapter with these settings goes on.
+
+    Raises:
+        ModelError: the model does not have one of them; lists those it has.
+    """
+    has = linear_layers(network)
+    targets = sorted(has) if lora.targets == "all-linear" else list(lora.targets)
+    for target in targets:
+        if target not in has:
+            raise ModelError(f"lora.targets: {unknown('layer', target, has)}")
+    return targets
+
+
+def unused_settings(network: PeftModel, lora: LoRA) -> str | None:
+    """A line for the user when an adapter that is trained on was made with other settings than these, or None."""
+    own = network.peft_config[network.active_adapter]
+    if not isinstance(own, LoraConfig):
+        return f"the adapter is a {own.peft_type}; lora.* is not used"
+    adapted = {path.rsplit(".", 1)[-1] for path, module in network.named_modules() if isinstance(module, LoraLayer)}
+    wanted = adapted | _unadapted(network) if lora.targets == "all-linear" else set(lora.targets)
+    made = (own.r, own.lora_alpha, own.lora_dropout, own.use_rslora, own.use_dora, adapted)
+    if made == (lora.r, lora.alpha, lora.dropout, lora.rslora, lora.dora, wanted):
+        return None
+    return f"the adapter's own settings are kept (r {own.r}, alpha {own.lora_alpha:g}); lora.* is not used"
+
+
+def _unadapted(network: Any) -> set[str]:
+    """Names (last part) of linear layers beside the head that an adapter does not wrap."""
+    head = network.get_output_embeddings()
+    return {
+        path.rsplit(".", 1)[-1]
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and not _WRAPPED.search(path)
+    }
 
 
 def _is_transposed(network: nn.Module, targets: list[str]) -> bool:
@@ -105,25 +145,9 @@ def fit_template(loaded: LoadedModel, prompting: Prompting) -> tuple[LoadedModel
     tokenizer, tokens = extend_tokenizer(loaded.tokenizer, template)
     ids: Any = tokenizer.convert_tokens_to_ids(list(tokens))
     if ids:
-        _grow_embeddings(base_network(loaded.network), len(tokenizer), ids)
+        grow_embeddings(base_network(loaded.network), len(tokenizer), ids)
     renderer = Renderer(tokenizer, prompting, stop_ids=loaded.stop_ids)
     return replace(loaded, tokenizer=tokenizer, stop_ids=renderer.stop_ids), renderer, tuple(ids)
-
-
-def _grow_embeddings(network: Any, size: int, new_ids: list[int]) -> None:
-    """Rows for new tokens: existing spare rows are used, missing ones made; each starts at the mean of the old rows."""
-    before = network.get_input_embeddings().weight.shape[0]
-    if size > before:
-        network.resize_token_embeddings(size, mean_resizing=False)
-    with torch.no_grad():
-        for layer in {id(each): each for each in _token_layers(network)}.values():
-            old = min(before, min(new_ids))
-            layer.weight[new_ids] = layer.weight[:old].float().mean(dim=0).to(layer.weight.dtype)
-
-
-def _token_layers(network: Any) -> list[Any]:
-    embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
-    return [embedding] if head.weight is embedding.weight else [embedding, head]
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
 A CPU without bf16 instructions multiplies bf16 matrices several times slower than fp32 ones. Frozen bf16 weights are
 then turned to fp32 block by block right before each product, which is faster and more exact. The measurement takes
-some milliseconds and is made once a process.
+tenths of a second and is made once a process.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ramify.base.errors import ConfigError
 
 _KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _ROWS, _SIZE = 64, 512
+_ROUNDS = 2
+_LONG_ENOUGH = 0.02
+"""Seconds of processor time that a measurement takes: some clocks tick every 15.6 ms only."""
 _WORTHWHILE = 1.2
 """How many times faster than fp32 a smaller type must be to count as native; below, exactness wins."""
 _VARIABLE = "RAMIFY_NATIVE"
@@ -37,7 +40,7 @@ def product_rates() -> dict[str, float]:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for _ in range(4):
+        for _ in range(_ROUNDS):
             for name, (left, right, out) in problems.items():
                 best[name] = min(best[name], _seconds(left, right, out))
     finally:
@@ -51,9 +54,21 @@ def _problem(kind: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> float:
-    start = time.thread_time()
-    torch.mm(left, right, out=out)
-    return max(time.thread_time() - start, 1e-9)
+    """Processor time of one product: from tick to tick of the clock, divided by how many products went in between."""
+    start = _next_tick()
+    count, seconds = 0, 0.0
+    while seconds < _LONG_ENOUGH:
+        torch.mm(left, right, out=out)
+        count += 1
+        seconds = time.thread_time() - start
+    return seconds / count
+
+
+def _next_tick() -> float:
+    before = time.thread_time()
+    while (now := time.thread_time()) == before:
+        pass
+    return now
 
 
 def native(dtype: torch.dtype) -> bool:
@@ -105,6 +120,11 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     if tensor.device.type != "cpu" or native(tensor.dtype):
         return tensor.dtype
     return torch.float32
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where to sum in fp64 what lies on a device: there, or on the CPU, as Apple's GPUs (MPS) have no fp64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:

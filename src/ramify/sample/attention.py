@@ -79,12 +79,14 @@ def attention_forward(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> tuple[Tensor, None]:
-    """What Transformers calls: query [1, Hq, T, D], key and value [1, H, T, D] -> ([1, T, Hq, D], None)."""
+    """What Transformers calls: query [1, Hq, T, D], key and value [1, H, T, D] -> ([1, T, Hq, D], None).
+
+    A family that puts its window into the mask alone (qwen2_moe) passes no `sliding_window`: it is the module's.
+    """
     found = _current.get()
     if found is None:
         raise RuntimeError(f"attention {NAME!r} works inside a sampling pass only")
@@ -93,7 +95,8 @@ def attention_forward(
     heads, rows, groups = key.shape[1], query.shape[2], query.shape[1] // key.shape[1]
     folded = query[0].transpose(0, 1).reshape(rows, heads, groups, query.shape[-1])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scoring = Scoring(scale, softcap, sliding_window, s_aux)
+    window = settings.get("sliding_window", getattr(module, "sliding_window", None))
+    scoring = Scoring(scale, softcap, window, s_aux)
     out = current.attend(layer, folded, key[0].transpose(0, 1), value[0].transpose(0, 1), scoring)
     return out.reshape(1, rows, heads * groups, value.shape[-1]), None
 

@@ -1,16 +1,18 @@
 """The forward of plain decoder families in few and large operations: what a decode step costs besides its products.
 
 A copy of the weights is made for one sampling run: query, key and value (gate and up) projections stacked into one
-product each, adapters added in (in fp32 only, where that costs no accuracy), and the halves of each query and key
-head interleaved, so that the rotary embedding is one complex product (the order of a head's components is free as
-long as queries and keys agree). Networks this does not fit are computed by their own forward.
+product each, and the halves of each query and key head interleaved, so that the rotary embedding is one complex
+product (the order of a head's components is free as long as queries and keys agree). An adapter is added to weights
+in fp32, where that costs no accuracy. Smaller types would round it away; there it widens the product,
+[x, x Aᵀ] [W, s B]ᵀ, whose sum is rounded once. Networks this does not fit are computed by their own forward.
 
-Shapes: T rows, W width, F feed-forward width, H key-value heads, G queries per key-value head, D head size.
+Shapes: T rows, W width, F feed-forward width, H key-value heads, G queries per key-value head, D head size, R ranks
+of the adapters of a product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ramify.model.fused.linears import Linear
 from ramify.sample.attention import Pass, Scoring
 from ramify.sample.weights import SPARE, free_memory
 
@@ -27,20 +30,35 @@ FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
 """Families (`config.model_type`) whose layers are computed here."""
 
 
+_GAP = 16
+"""Columns between the rows of fp32 weights: at distances of a power of two they would share places in the cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
-    """x -> x @ weight.T + bias, weight [out, in]."""
+    """x -> [x, x @ down] @ weight + bias.
+
+    Attributes:
+        weight: [in + R, out]; the last rows are the adapters'.
+        bias: [out], or None.
+        down: [in, R], or None without adapters.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    down: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] -> [T, out]."""
-        return F.linear(x, self.weight, self.bias)
+        x = self._widened(x)
+        return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
     def added_to(self, x: Tensor, y: Tensor) -> Tensor:
         """x + self(y), in one pass when there is no bias."""
-        return torch.addmm(x, y, self.weight.t()) if self.bias is None else x + self(y)
+        return torch.addmm(x, self._widened(y), self.weight) if self.bias is None else x + self(y)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        return x if self.down is None else torch.cat([x, x @ self.down], dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +168,14 @@ def _layer(layer: Any, config: Any) -> Layer | None:
     ]
     return Layer(
         before_attention=norms[0],
-        projections=_stacked((query, key, value)),
+        projections=_product(query, key, value),
         head_norms=_head_norms(attention, size, rotary),
         rotary=rotary,
         scoring=Scoring(attention.scaling, None, _window(attention, config), None),
-        out=out,
+        out=_product(out),
         before_feed_forward=norms[1],
-        gate_and_up=_stacked((gate, up)),
-        down=down,
+        gate_and_up=_product(gate, up),
+        down=_product(down),
     )
 
 
@@ -168,10 +186,10 @@ def _window(attention: Any, config: Any) -> int | None:
     return None if window is None else int(window)
 
 
-def _plain(module: Any) -> Product | None:
-    """Weight and bias of a linear layer, its adapter added in; None when that is not exact."""
+def _plain(module: Any) -> Linear | None:
+    """A linear layer with its adapters added in, or beside it in one; None when something about it is not plain."""
     if type(module) is nn.Linear:
-        return Product(module.weight, module.bias)
+        return Linear(module.weight, module.bias)
     if type(module) is not LoraLinear or type(module.base_layer) is not nn.Linear:
         return None
     base = module.base_layer
@@ -179,19 +197,24 @@ def _plain(module: Any) -> Product | None:
         [] if module.disable_adapters or module.merged else [a for a in module.active_adapters if a in module.lora_A]
     )
     if not active:
-        return None if module.disable_adapters and module.merged else Product(base.weight, base.bias)
-    if base.weight.dtype != torch.float32 or any(a in module.lora_variant or module.lora_bias[a] for a in active):
+        return None if module.disable_adapters and module.merged else Linear(base.weight, base.bias)
+    if any(a in module.lora_variant or module.lora_bias[a] for a in active):
         return None
+    kind = base.weight.dtype
+    if kind != torch.float32:
+        adapters: list[Any] = [(module.lora_A[a], module.lora_B[a], module.scaling[a]) for a in active]
+        downs, ups = [down.weight for down, _, _ in adapters], [up.weight * scale for _, up, scale in adapters]
+        return Linear(base.weight, base.bias, torch.cat(downs).to(kind), torch.cat(ups, dim=1).to(kind))
     weight = base.weight.detach().clone()
     for adapter in active:
-        weight += module.get_delta_weight(adapter).to(weight.dtype)
-    return Product(weight, base.bias)
+        weight += module.get_delta_weight(adapter).to(kind)
+    return Linear(weight, base.bias)
 
 
-def _interleaved(part: Product, size: int) -> Product:
+def _interleaved(part: Linear, size: int) -> Linear:
     """Rows i and i + D/2 of each head side by side."""
-    bias = None if part.bias is None else _pairs(part.bias, size)
-    return Product(_pairs(part.weight, size), bias)
+    bias, up = (None if each is None else _pairs(each, size) for each in (part.bias, part.up))
+    return Linear(_pairs(part.weight, size), bias, part.down, up)
 
 
 def _pairs(rows: Tensor, size: int) -> Tensor:
@@ -209,11 +232,23 @@ def _head_norms(attention: Any, size: int, rotary: bool) -> tuple[Norm, Norm] | 
     return query, key
 
 
-def _stacked(parts: Iterable[Product]) -> Product:
-    """Products of the same input as one."""
-    products = tuple(parts)
-    weight = torch.cat([part.weight for part in products])
-    if all(part.bias is None for part in products):
-        return Product(weight, None)
-    biases = [weight.new_zeros(len(part.weight)) if part.bias is None else part.bias for part in products]
-    return Product(weight, torch.cat(biases))
+def _product(*parts: Linear) -> Product:
+    """Linear layers of the same input as one; the adapters' blocks lie on the diagonal."""
+    weight = parts[0].weight if len(parts) == 1 else torch.cat([part.weight for part in parts])
+    bias = None
+    if any(part.bias is not None for part in parts):
+        bias = torch.cat([weight.new_zeros(len(p.weight)) if p.bias is None else p.bias for p in parts])
+    downs = [part.down for part in parts if part.down is not None]
+    if not downs:
+        return Product(_laid_out(weight), bias)
+    ups = [weight.new_empty(len(part.weight), 0) if part.up is None else part.up for part in parts]
+    diagonal: Callable[..., Tensor] = torch.block_diag  # untyped in torch
+    return Product(_laid_out(torch.cat([weight, diagonal(*ups)], dim=1)), bias, torch.cat(downs).t())
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """[in, out]; in fp32 on a CPU a copy in this order, which makes products of few rows up to twice as fast."""
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return weight.t()
+    rows, columns = weight.shape[1], weight.shape[0]
+    return weight.new_empty(rows, columns + _GAP)[:, :columns].copy_(weight.t())

@@ -30,8 +30,8 @@ from ramify.sample.passes import Slots
 from ramify.sample.prefill import Forward, Prefill, Ready
 from ramify.sample.prefix import plan_prompts
 from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens
-from ramify.sample.streaming import StopStrings, StreamedText, cut_at, decode
-from ramify.sample.weights import fast_weights, slots_that_fit
+from ramify.sample.streaming import StopStrings, StreamedText, cut_at, decode, special_stops
+from ramify.sample.weights import fast_weights, multiplied_as_stored, slots_that_fit
 
 CHUNK = 512
 """Prompt tokens computed at once: bounds memory, never changes the result."""
@@ -99,7 +99,7 @@ class TreeSampler:
         with self._ready_network():
             with torch.inference_mode():
                 run = _Run(self._loaded, [prompt], [[0]], settings, seed)
-            for tokens in run.tokens(self._loaded.stop_ids):
+            for tokens in run.tokens():
                 if piece := text.push(tokens):
                     yield piece
             if piece := text.finish():
@@ -152,16 +152,18 @@ class _Run:
         settings: Sampling,
         seed: int,
     ) -> None:
-        self._forward: Forward = decoder_of(loaded.network) or NetworkForward(loaded.network)
+        direct = decoder_of(loaded.network) if multiplied_as_stored(loaded.network) else None
+        self._forward: Forward = direct or NetworkForward(loaded.network)
         self._prompts, self._wanted, self._seed = prompts, wanted, seed
         self._total = sum(map(len, wanted))
         samples = [len(some) for some in wanted]
         tree = plan_prompts([prompt.ids for prompt in prompts], samples, settings.live, CHUNK)
         copied = max(tree.copied(number) for number in range(len(prompts)))
         capacity = copied + settings.max_new_tokens
-        slots = Slots(min(settings.live, self._total, slots_that_fit(loaded, capacity)), capacity, loaded.device)
-        strings = StopStrings(loaded.tokenizer, settings.stop) if settings.stop else None
-        self._live = Live(slots, settings, Ending(loaded.stop_ids, strings))
+        count = slots_that_fit(loaded, capacity, wanted=min(settings.live, self._total))
+        slots = Slots(count, capacity, loaded.device)
+        self._ending = _ending(loaded, settings)
+        self._live = Live(slots, settings, self._ending)
         self._prefill = Prefill(tree, samples, self._forward, loaded.device)
         self._jobs: deque[Job] = deque()
 
@@ -181,9 +183,9 @@ class _Run:
                 seconds = time.perf_counter() - start
                 on_progress(Progress(done, self._total, tokens, self._prefill.tokens, seconds))
 
-    def tokens(self, stop_ids: tuple[int, ...]) -> Iterator[int]:
+    def tokens(self) -> Iterator[int]:
         """Tokens of the only sample as they are drawn, without the stop token."""
-        shown = 0
+        shown, stop_ids = 0, self._ending.stop_ids
         ended: list[Drawn] = []
         while not ended:
             with torch.inference_mode():  # not around the yield: the mode would leak to whoever reads the stream
@@ -230,6 +232,11 @@ class NetworkForward:
             )
         logits: Tensor = output.logits[0]
         return logits
+
+
+def _ending(loaded: LoadedModel, settings: Sampling) -> Ending:
+    strings = StopStrings(loaded.tokenizer, settings.stop) if settings.stop else None
+    return Ending((*loaded.stop_ids, *special_stops(loaded.tokenizer, settings.stop)), strings)
 
 
 def _wanted(

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ramify.base.config import Sampling
+from ramify.base.errors import ModelError
 from ramify.base.rng import uniforms
 from ramify.base.types import Stop
+from ramify.model.rates import exact_device
 from ramify.sample.draw import draw
 from ramify.sample.passes import DecodePass, Ints, Level, Segment, Slots
 from ramify.sample.prefill import Forward, Ready
@@ -136,11 +138,24 @@ class Live:
         return [self._finish(row, stop) for row, stop in reasons if stop is not None]
 
     def _draw(self, logits: Tensor, keys: npt.NDArray[np.uint64], counter: Ints) -> tuple[Ints, Floats]:
+        """Tokens and log-probabilities.
+
+        Raises:
+            ModelError: logits are not finite.
+        """
+        kind = str(logits.dtype).removeprefix("torch.")
+        logits = logits.to(exact_device(logits.device))
         numbers = None
         if self._settings.temperature > 0:
             numbers = torch.from_numpy(uniforms(keys, counter.astype(np.uint64))).to(logits.device)
         tokens, logprobs = draw(logits, self._settings, numbers)
-        return tokens.cpu().numpy(), logprobs.cpu().numpy()
+        found: Floats = logprobs.cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"nothing can be drawn: the model's logits are NaN or infinite in {kind}",
+                hint="train.dtype=bf16 or train.dtype=fp32, where it overflows less; or its weights are broken",
+            )
+        return tokens.cpu().numpy(), found
 
     def _place(self, job: Job, token: int, logprob: float) -> int:
         if self._holes:

@@ -43,12 +43,15 @@ class Segment:
         """[H, L, D]."""
         return self.stored.values[layer][:, self.start : self.stop]
 
+    def positions(self, device: torch.device) -> Tensor:
+        """[L]."""
+        return torch.arange(self.first, self.first + len(self), device=device)
+
     def mask(self, position: Tensor, window: int | None) -> Tensor | None:
         """[T, L] for queries at these positions, or None when the window hides nothing."""
         if window is None or int(position.max()) - window < self.first:
             return None
-        places = torch.arange(self.first, self.first + len(self), device=position.device)
-        return torch.where(places > position[:, None] - window, 0.0, HIDDEN)
+        return torch.where(self.positions(position.device) > position[:, None] - window, 0.0, HIDDEN)
 
 
 class PrefillPass:
@@ -97,10 +100,15 @@ class Slots:
     """Keys and values of the live sequences' own tokens: one preallocated slot each.
 
     Keys lie transposed ([slot, H, D, L]): batched products of few queries with many keys are faster that way.
+
+    Attributes:
+        position: [slots, capacity] of each token in its sequence. Those of a slot need not follow each other: what is
+            copied may lie above and below a span that is shared.
     """
 
     def __init__(self, count: int, capacity: int, device: torch.device) -> None:
         self.count, self.capacity, self.device = count, capacity, device
+        self.position = torch.zeros(count, capacity, dtype=torch.int64, device=device)
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -127,6 +135,7 @@ class Slots:
             return
         index = torch.tensor(slots, device=self.device)
         length = sum(map(len, copied))
+        self.position[index, :length] = torch.cat([segment.positions(self.device) for segment in copied])
         for layer in range(len(copied[0].stored.keys)):
             key = torch.cat([segment.key(layer) for segment in copied], dim=1)
             value = torch.cat([segment.value(layer) for segment in copied], dim=1)
@@ -136,6 +145,7 @@ class Slots:
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a slot over those of another."""
+        self.position[target, :length] = self.position[source, :length]
         for keys, values in zip(self._keys, self._values, strict=True):
             keys[target, :, :, :length] = keys[source, :, :, :length]
             values[target, :, :length] = values[source, :, :length]
@@ -166,6 +176,8 @@ class DecodePass:
         self._lengths = torch.from_numpy(lengths).to(device)
         self._position = torch.from_numpy(position).to(device)
         self._row = torch.arange(self._rows, device=device)
+        self._furthest = int(position.max())
+        slots.position[self._row, self._lengths - 1] = self._position
         self._own_masks: dict[tuple[int | None, int], Tensor | None] = {}
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
 
@@ -216,11 +228,12 @@ class DecodePass:
         """[T * H, 1, L], or None when every row sees all own keys."""
         if (window, heads) not in self._own_masks:
             mask = None
-            if not self._even or (window is not None and window < self._longest):
+            if not self._even or (window is not None and window <= self._furthest):
                 place = torch.arange(self._longest, device=self._lengths.device)
                 seen = place < self._lengths[:, None]
                 if window is not None:
-                    seen &= place >= self._lengths[:, None] - window
+                    own = self._slots.position[: self._rows, : self._longest]
+                    seen &= own > self._position[:, None] - window
                 mask = torch.where(seen, 0.0, HIDDEN)
                 mask = mask[:, None].expand(-1, heads, -1).reshape(-1, 1, self._longest)
             self._own_masks[window, heads] = mask

@@ -70,6 +70,12 @@ class StopFinder:
         return found
 
 
+def special_stops(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the stop strings that are a special token each: text leaves those out, so it never shows them."""
+    added: Any = tokenizer.added_tokens_decoder
+    return tuple(number for number, token in added.items() if token.special and token.content in stops)
+
+
 @dataclass(frozen=True)
 class StopStrings:
     """The strings that end a completion, and the tokenizer whose tokens they are looked for in."""

@@ -53,7 +53,7 @@ class GuardedTask:
         """
         try:
             found: Any = list(self.inner.problems(split, n))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._error("problems", error) from error
         for each in found:
             if not isinstance(each, Problem):
@@ -70,7 +70,7 @@ class GuardedTask:
             verdict: Any = self.inner.grade(problem, sample)
         except RamifyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # `exit()` in a grader must not end the run
             note = f"{type(error).__name__}: {error}"[:200]
             return Verdict(problem.id, sample.index, 0.0, Reason.ERROR, None, (note,))
         if not isinstance(verdict, Verdict):
@@ -85,13 +85,13 @@ class GuardedTask:
         """
         try:
             text: Any = self.inner.completion(problem)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._error("completion", error) from error
         if not isinstance(text, str):
             raise TaskError(f"{self.path}: completion must return a text, not {type(text).__name__}")
         return text
 
-    def _error(self, method: str, error: Exception) -> RamifyError:
+    def _error(self, method: str, error: BaseException) -> RamifyError:
         return (
             error
             if isinstance(error, RamifyError)

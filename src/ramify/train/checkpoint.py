@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class TrainState:
         seconds: time spent in steps.
         scale: loss scale (fp16), after `good_steps` steps without overflow.
         stopped_early: whether the early stop ended the run.
+        window: sums over the steps since the last line of metrics (see `steps.Window`), and `last`, what the newest of
+            them measured.
     """
 
     step: int = 0
@@ -62,6 +64,8 @@ class TrainState:
     scale: float = 1.0
     good_steps: int = 0
     stopped_early: bool = False
+    window: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

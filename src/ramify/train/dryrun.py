@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ramify.base.config import Prompting, RunConfig
-from ramify.base.errors import LengthError
-from ramify.model.load import load_without_weights
-from ramify.prompts.renderer import Renderer
-from ramify.prompts.templates import extend_tokenizer, find_template
+from ramify.base.config import RunConfig
+from ramify.model.load import choose_device, load_without_weights, resolve
+from ramify.train.checks import check_adapter, check_sampling, check_training, renderer_for
+from ramify.train.folder import Opening, check_free, run_folder
 from ramify.train.rows import read_examples, read_training_problems, render_all
 from ramify.train.schedule import Schedule
 
@@ -36,20 +35,29 @@ class DryRun:
     notes: tuple[str, ...]
 
 
-def dry_run(config: RunConfig) -> DryRun:
+def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> DryRun:
     """Check and count everything that can be without loading weights.
+
+    Args:
+        resume: whether the run would go on with the one in the folder.
+        overwrite: whether it would replace it.
 
     Raises:
         RamifyError: what the run itself would refuse before its first step, save for what only weights can tell.
     """
+    choose_device(config.train.device)
     tokenizer, limit = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-    return _sampling(config, tokenizer, limit) if config.method == "rft" else _training(config, tokenizer, limit)
+    has_adapter = resolve(config.model, config.adapter).adapter is not None
+    check_adapter(config, tokenizer, (config.adapter or config.model) if has_adapter else None)
+    found = _sampling(config, tokenizer, limit) if config.method == "rft" else _training(config, tokenizer, limit)
+    check_free(run_folder(config), Opening(resume, overwrite))
+    return found
 
 
 def _training(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
     examples = read_examples(config, "train")
     valid = [] if config.data.valid is None else read_examples(config, "valid")
-    data = render_all(config, _renderer(tokenizer, config.prompt), limit, examples, valid)
+    data = render_all(config, renderer_for(tokenizer, config.prompt), limit, examples, valid)
     return DryRun(
         rows=len(data.train.examples),
         tokens=data.train.tokens,
@@ -62,20 +70,9 @@ def _training(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int)
 
 def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
     problems = read_training_problems(config)
-    _renderer(tokenizer, config.prompt)  # what training will need is refused now, not after hours of sampling
-    renderer = _renderer(tokenizer, config.sample_prompt or config.prompt)
-    lengths = [len(renderer.prompt_ids(problem.prompt)) for problem in problems]
-    longest = max(lengths) + config.sample.max_new_tokens
-    if longest > limit:
-        new = config.sample.max_new_tokens
-        raise LengthError(
-            f"the longest prompt has {longest - new} tokens, with sample.max_new_tokens = {new} that is {longest}; "
-            f"the model allows {limit}"
-        )
+    valid = [] if config.data.valid is None else read_examples(config, "valid")
+    renderer = renderer_for(tokenizer, config.sample_prompt or config.prompt)
+    lengths = check_sampling(config, renderer, problems, limit)
+    check_training(config, renderer_for(tokenizer, config.prompt), problems, valid, limit)
     samples = len(problems) * config.sample.n * config.select.rounds
-    return DryRun(len(problems), sum(lengths), longest, 0, samples, ())
-
-
-def _renderer(tokenizer: PreTrainedTokenizerBase, prompting: Prompting) -> Renderer:
-    extended, _ = extend_tokenizer(tokenizer, find_template(prompting.chat_template, tokenizer))
-    return Renderer(extended, prompting)
+    return DryRun(len(problems), sum(lengths), max(lengths) + config.sample.max_new_tokens, 0, samples, ())

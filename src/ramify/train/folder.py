@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.base.config import RunConfig
+import yaml
+
+from ramify.base.config import RunConfig, Train
 from ramify.base.errors import RunError, TrainingError
+from ramify.base.records import write_text
 from ramify.base.runs import Run, create_run, is_run, open_run
+from ramify.train.checkpoint import find_checkpoints
 
 _FREE = frozenset(
     {
@@ -26,6 +30,11 @@ _FREE = frozenset(
     }
 )
 """Settings that may change on resume: they never change the result."""
+
+_OF_TRAINING = frozenset({"lora", "select", "evaluate", "data.valid", "data.max_length", "data.drop_long"}) | {
+    f"train.{name}" for name in Train.model_fields if name not in ("dtype", "device")
+}
+"""Settings that no sample depends on: while a run of rejection sampling has only drawn, they may still be corrected."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def start_run(config: RunConfig, hashes: Mapping[str, str], opening: Opening) ->
     if opening.resume and is_run(folder):
         run = open_run(folder)
         check_unchanged(run, config, hashes)
+        _take_over(run, config, hashes)
         run.update(status="running", error=None)
         return run
     if is_run(folder):
@@ -73,17 +83,25 @@ def start_run(config: RunConfig, hashes: Mapping[str, str], opening: Opening) ->
     return create_run(folder, config, hashes=hashes, parents=_parents(config))
 
 
-def finished_run(config: RunConfig, opening: Opening) -> Run | None:
+def finished_run(config: RunConfig, opening: Opening, *, train: bool = True) -> Run | None:
     """The run in the folder when it is to be resumed and has nothing left to do.
+
+    Args:
+        train: whether it is to end with a trained model; False: samples and the rows selected from them are enough.
 
     Raises:
         TrainingError: it was another run.
     """
     folder = run_folder(config)
-    if not (opening.resume and is_run(folder)) or open_run(folder).record.get("status") != "finished":
+    if not (opening.resume and is_run(folder)):
         return None
-    check_unchanged(open_run(folder), config, {})
-    return open_run(folder)
+    run = open_run(folder)
+    status = run.record.get("status")
+    if status != "finished" if train else status not in ("sampled", "finished"):
+        return None
+    check_unchanged(run, config, {})
+    done = _is_trained(run) if train else not _changes(run, config)
+    return run if done else None
 
 
 def check_unchanged(run: Run, config: RunConfig, hashes: Mapping[str, str]) -> None:
@@ -92,9 +110,8 @@ def check_unchanged(run: Run, config: RunConfig, hashes: Mapping[str, str]) -> N
     Raises:
         TrainingError: settings, data or model differ; lists the differences.
     """
-    record = run.record
-    known = record.get("hashes") or {}
-    changed = differences(record.get("config") or {}, config.model_dump(mode="json"))
+    known = run.record.get("hashes") or {}
+    changed = _changes(run, config, _undecided(run, config))
     changed += [f"{name} has changed" for name in sorted(hashes) if known.get(name) not in (None, hashes[name])]
     if changed:
         raise TrainingError(
@@ -105,21 +122,52 @@ def check_unchanged(run: Run, config: RunConfig, hashes: Mapping[str, str]) -> N
         run.update(hashes={**known, **hashes})
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`name: before → now` for every leaf of two nested mappings that differs and may change a result."""
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "", free: Collection[str] = _FREE
+) -> list[str]:
+    """`name: before → now` for every leaf of two nested mappings that differs and is not in (a section of) `free`."""
     found: list[str] = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if name in free:
+            continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{name}.")
-        elif old != new and name not in _FREE:
+            found += differences(old, new, f"{name}.", free)
+        elif old != new:
             found.append(f"{name}: {old!r} → {new!r}")
     return found
 
 
+def _changes(run: Run, config: RunConfig, undecided: frozenset[str] = frozenset()) -> list[str]:
+    """Settings that the run began with otherwise, save for those that may change."""
+    before = run.record.get("config") or {}
+    return differences(before, config.model_dump(mode="json"), free=_FREE | undecided)
+
+
+def _undecided(run: Run, config: RunConfig) -> frozenset[str]:
+    """Settings that nothing in the folder depends on yet: those of training, while there are samples only."""
+    trained = _is_trained(run) or find_checkpoints(run.folder) or any(run.folder.glob("round-*"))
+    if config.method != "rft" or trained:
+        return frozenset()
+    return _OF_TRAINING if config.sample_prompt is None else _OF_TRAINING | {"prompt"}
+
+
+def _take_over(run: Run, config: RunConfig, hashes: Mapping[str, str]) -> None:
+    """Write corrected settings into the run, and forget the hashes of what the old ones led to."""
+    if not _changes(run, config):
+        return
+    settings = config.model_dump(mode="json")
+    write_text(run.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    run.update(config=settings, hashes=dict(hashes))
+
+
+def _is_trained(run: Run) -> bool:
+    return run.adapter is not None or run.model is not None
+
+
 @contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """Write into run.json how the block ended (finished, stopped, failed and why) and the seconds it took.
+def recorded(run: Run, end_status: str = "finished") -> Iterator[None]:
+    """Write into run.json how the block ended (`end_status`, stopped, failed and why) and the seconds it took.
 
     Seconds of a run that was stopped and resumed add up.
     """
@@ -127,7 +175,7 @@ def recorded(run: Run) -> Iterator[None]:
     end: dict[str, Any] = {"status": "failed"}
     try:
         yield
-        end = {"status": "finished"}
+        end = {"status": end_status}
     except KeyboardInterrupt:
         end = {"status": "stopped"}
         raise
@@ -140,7 +188,7 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _write_end(run: Run, end: dict[str, Any]) -> None:
-    if end["status"] == "finished":
+    if end["status"] not in ("stopped", "failed"):
         run.update(**end)
         return
     with suppress(RunError):  # on a full disk the error that is on its way says more

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ class Loop:
         self.state = TrainState(scale=self.scale.value)
         if checkpoint is not None:
             self._take_up(checkpoint)
-        self._window = Window()
+        sums: dict[str, Any] = self.state.window
+        self._window = Window(**sums)
+        self._valid_loss: float | None = None
         self._moving = False
 
     def run(self) -> TrainState:
@@ -116,7 +118,7 @@ class Loop:
             self.optimizer.multiply(clip / result.grad_norm)
         self._moving = True
         self.optimizer.step(lr)
-        self._count(result, time.perf_counter() - began)
+        self._count(result, lr, time.perf_counter() - began)
         self._moving = False
         self._report(log, result, lr)
         self._after_step(log)
@@ -148,7 +150,7 @@ class Loop:
         self.optimizer.multiply(1 / self.scale.value)
         return sum_shares(shares, self.optimizer.norm(), self.scale.value, divisor)
 
-    def _count(self, result: StepResult, seconds: float) -> None:
+    def _count(self, result: StepResult, lr: float, seconds: float) -> None:
         state = self.state
         state.step += 1
         state.tokens += result.tokens
@@ -157,25 +159,33 @@ class Loop:
         state.seconds += seconds
         state.scale, state.good_steps = self.scale.value, self.scale.good_steps
         self._window.add(result, seconds)
+        state.window = asdict(self._window)
+        state.last = {"lr": lr, "grad_norm": result.grad_norm, **result.metrics}
 
     def _report(self, log: MetricLog, result: StepResult, lr: float) -> None:
+        step, speed = self.state.step, self._window.tokens_per_second
+        if step % self.job.settings.log_every == 0 or step == self.schedule.total:
+            self._log_window(log)
+        valid = {} if self._valid_loss is None else {"valid_loss": self._valid_loss}
+        self.progress.update(step, loss=result.loss, **valid, lr=lr, tokens_per_second=speed)
+
+    def _log_window(self, log: MetricLog) -> None:
+        """A line of metrics about the steps since the last one, if there were any."""
         state, window = self.state, self._window
-        if state.step % self.job.settings.log_every == 0 or state.step == self.schedule.total:
-            log.log(
-                "train",
-                state.step,
-                epoch=round(self.schedule.epoch(state.step), 6),
-                loss=window.loss,
-                lr=lr,
-                grad_norm=result.grad_norm,
-                tokens=state.tokens,
-                computed_tokens=state.computed_tokens,
-                seconds=round(state.seconds, 3),
-                tokens_per_second=round(window.tokens_per_second, 1),
-                **result.metrics,
-            )
-            self._window = Window()
-        self.progress.update(state.step, loss=result.loss, lr=lr, tokens_per_second=window.tokens_per_second)
+        if not window.divisor:
+            return
+        log.log(
+            "train",
+            state.step,
+            epoch=round(self.schedule.epoch(state.step), 6),
+            loss=window.loss,
+            tokens=state.tokens,
+            computed_tokens=state.computed_tokens,
+            seconds=round(state.seconds, 3),
+            tokens_per_second=round(window.tokens_per_second, 1),
+            **state.last,
+        )
+        self._window, state.window = Window(), {}
 
     def _after_step(self, log: MetricLog) -> None:
         """Evaluate, save and clear away what is due after the steps done so far, if that was not done already."""
@@ -183,6 +193,8 @@ class Loop:
         improved = False
         if self.job.valid is not None and state.evaluated_step != state.step and self._due(settings.eval_every):
             improved = self._evaluate(self.job.valid, log)
+        if state.stopped_early:
+            self._log_window(log)
         if state.step == 0 or state.saved_step == state.step:
             return
         if self._due(settings.save_every) or (improved and settings.load_best) or state.stopped_early:
@@ -198,9 +210,12 @@ class Loop:
         """Measure the validation loss, and whether it is the lowest. Before the first step it only marks the start."""
         settings, state = self.job.settings, self.state
         loss = evaluate_loss(self.job.network, valid, settings.micro_tokens)
-        log.log("eval", state.step, epoch=round(self.schedule.epoch(state.step), 6), loss=loss)
-        state.evaluated_step = state.step
-        improved = state.step > 0 and (state.best_loss is None or loss < state.best_loss)
+        finite = math.isfinite(loss)
+        log.log("eval", state.step, epoch=round(self.schedule.epoch(state.step), 6), loss=loss if finite else None)
+        if not finite:
+            self.progress.note(f"step {state.step}: the validation loss is {loss:g}; the step is not among the best")
+        state.evaluated_step, self._valid_loss = state.step, loss
+        improved = finite and state.step > 0 and (state.best_loss is None or loss < state.best_loss)
         if improved:
             state.best_loss, state.best_step, state.stale = loss, state.step, 0
         elif state.step > 0:

@@ -7,25 +7,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 
 from ramify.base.config import RunConfig
-from ramify.base.errors import ConfigError
 from ramify.base.rng import key
 from ramify.model.fused import fuse
 from ramify.model.load import LoadedModel, load_model
-from ramify.model.lora import add_adapter, fit_template
+from ramify.model.lora import adapter_targets, add_adapter, fit_template, unused_settings
 from ramify.prompts.renderer import Renderer
+from ramify.train.checks import check_adapter
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trainable model and the renderer that goes with it."""
+    """A trainable model and the renderer that goes with it; `notes` are what the user should know of it."""
 
     loaded: LoadedModel
     renderer: Renderer
     fused: bool
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedModel | None = None) -> Prepared:
@@ -37,31 +37,50 @@ def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedMod
 
     Raises:
         ModelError: the model cannot be loaded, or has not the layers asked for.
-        ConfigError: an adapter and full fine-tuning contradict each other.
+        ConfigError: an adapter cannot be trained on with these settings.
     """
     start = _load(config, checkpoint) if loaded is None or checkpoint is not None else loaded
+    check_start(config, start)
     start, renderer, added = fit_template(start, config.prompt)
+    note = None
     if config.lora is None:
-        trained = _train_everything(start)
-    elif isinstance(start.network, PeftModel):
         trained = start
+        trained.network.requires_grad_(True)
+    elif isinstance(start.network, PeftModel):
+        trained, note = start, unused_settings(start.network, config.lora)
     else:
         seed = key(config.seed, "lora") >> 1
         trained = add_adapter(start, config.lora, seed=seed, train_tokens=added)
     network = trained.network
     if config.train.checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Prepared(trained, renderer, fuse(network))
+    return Prepared(trained, renderer, fuse(network), () if note is None else (note,))
+
+
+def check_start(config: RunConfig, loaded: LoadedModel) -> None:
+    """Refuse a model that cannot be trained as the settings say; nothing is changed.
+
+    Raises:
+        ModelError: it has not the layers that the adapter is to go on.
+        ConfigError: it has an adapter that cannot be trained on with these settings.
+    """
+    has_adapter = isinstance(loaded.network, PeftModel)
+    check_adapter(config, loaded.tokenizer, loaded.policy if has_adapter else None)
+    if config.lora is not None and not has_adapter:
+        adapter_targets(loaded.network, config.lora)
 
 
 def fingerprint(network: Any) -> str:
-    """SHA-256 over names, shapes and some values of the frozen weights: whether a resumed run has the same base."""
+    """SHA-256 over names, shapes and some values of the frozen weights: whether a resumed run has the same base.
+
+    The values are the first ones: the last rows of an embedding may have been made for added tokens.
+    """
     found = hashlib.sha256()
     for name, weight in network.named_parameters():
         if weight.requires_grad:
             continue
         flat = weight.detach().reshape(-1)
-        some = torch.cat([flat[:8], flat[-8:]]).float().cpu()
+        some = flat[:16].float().cpu()
         found.update(f"{name}{tuple(weight.shape)}".encode() + some.numpy().tobytes())
     return found.hexdigest()
 
@@ -75,12 +94,3 @@ def _load(config: RunConfig, checkpoint: Path | None) -> LoadedModel:
         name, adapter=adapter, revision=config.revision, dtype=settings.dtype, device=settings.device, trainable=True
     )
     return loaded if checkpoint is None else replace(loaded, name=config.model, adapter=config.adapter)
-
-
-def _train_everything(loaded: LoadedModel) -> LoadedModel:
-    if isinstance(loaded.network, PeftModel):
-        raise ConfigError(
-            f"lora is null, but {loaded.policy} has an adapter", hint="merge it first, or leave lora on to train it on"
-        )
-    loaded.network.requires_grad_(True)
-    return loaded

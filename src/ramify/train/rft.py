@@ -25,8 +25,11 @@ from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
 from ramify.tasks.task import Task, load_task
+from ramify.train.checkpoint import find_checkpoints
+from ramify.train.checks import check_sampling, check_training, renderer_for
 from ramify.train.collect import Asking, Collection, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
+from ramify.train.prepare import check_start
 from ramify.train.progress import LogProgress, Progress
 from ramify.train.rows import read_examples, read_training_problems
 from ramify.train.select import Selection, Yield, select, yield_record
@@ -64,7 +67,11 @@ def sample(
     progress: Progress | None = None,
     loaded: LoadedModel | None = None,
 ) -> Run:
-    """The first half alone: samples, verdicts, rows and yield of one round, no training. Arguments as for `run`."""
+    """The first half alone: samples, verdicts, rows and yield of one round, no training. Arguments as for `run`.
+
+    `run` with `resume` goes on from what it leaves.
+    """
+    config = config.model_copy(update={"method": "rft", "out": run_folder(config)})
     return _Rounds(config, Opening(resume, overwrite), progress or LogProgress(), loaded).run(train=False)
 
 
@@ -76,26 +83,40 @@ class _Rounds:
         self.opening = opening
         self.progress = progress
         self.loaded = loaded
+        self.start: LoadedModel | None = None
         self.accounts: list[Yield] = []
 
     def run(self, train: bool) -> Run:
         folder = run_folder(self.config)
         check_free(folder, self.opening)
-        done = finished_run(self.config, self.opening)
+        done = finished_run(self.config, self.opening, train=train)
         if done is not None:
             self.progress.note(f"{folder} is finished already")
             return done
         task = load_task(self.config.task)
         problems = read_training_problems(self.config)
         valid = [] if self.config.data.valid is None or not train else read_examples(self.config, "valid")
+        self.start = self._checked_start(problems, valid, train)
         run = start_run(self.config, {"problems": _digest(problems)}, self.opening)
-        with recorded(run):
+        with recorded(run, "finished" if train else "sampled"):
             collection = Collection.open(run, problems, task)
             for number in range(1, (self.config.select.rounds if train else 1) + 1):
                 selection = self._round(run, number, collection, problems, task)
                 if train:
                     self._train(run, number, selection.rows, valid)
         return run
+
+    def _checked_start(self, problems: Sequence[Problem], valid: Sequence[Example], train: bool) -> LoadedModel:
+        """The start model, after everything that sampling and training can refuse beforehand."""
+        config = self.config
+        start = self._load(config.model, config.adapter) if self.loaded is None else self.loaded
+        renderer = renderer_for(start.tokenizer, config.sample_prompt or config.prompt, start.stop_ids)
+        check_sampling(config, renderer, problems, start.max_length)
+        if train:
+            check_start(config, start)
+            renderer = renderer_for(start.tokenizer, config.prompt, start.stop_ids)
+            check_training(config, renderer, problems, valid, start.max_length)
+        return start
 
     def _round(
         self, run: Run, number: int, collection: Collection, problems: Sequence[Problem], task: Task
@@ -122,14 +143,16 @@ class _Rounds:
 
     def _policy(self, run: Run, number: int) -> LoadedModel:
         """The model that a round samples from."""
-        if number == 1 and self.loaded is not None:
-            return self.loaded
-        settings = self.config.train
-        if number == 1:
-            name, adapter, revision = self.config.model, self.config.adapter, self.config.revision
-        else:
-            name, adapter, revision = str(_round_folder(run, number - 1)), None, None
-        return load_model(name, adapter=adapter, revision=revision, dtype=settings.dtype, device=settings.device)
+        start, self.start = self.start, None  # sampling may add tokens to it, so that training loads its own
+        if number == 1 and start is not None:
+            return start
+        return self._load(str(_round_folder(run, number - 1)), None)
+
+    def _load(self, name: str, adapter: str | None) -> LoadedModel:
+        settings, revision = self.config.train, self.config.revision
+        return load_model(
+            name, adapter=adapter, revision=revision, dtype=settings.dtype, device=settings.device, trainable=True
+        )
 
     def _train(self, run: Run, number: int, rows: Sequence[Example], valid: Sequence[Example]) -> None:
         if not rows:
@@ -137,11 +160,14 @@ class _Rounds:
                 f"{run.folder}: none of the {self.accounts[-1].samples} samples could be selected (see yield.json)",
                 hint="a few-shot sample_prompt, more samples (sample.n), or a longer sample.max_new_tokens",
             )
+        start, self.start = self.start, None  # unused so far when every sample was there already
+        if find_checkpoints(run.folder):
+            start = None  # the weights of the newest one are trained on
         if number < self.config.select.rounds:
             config = self.config.model_copy(update={"out": _round_folder(run, number), "method": "sft"})
             train_examples(config, rows, valid, Opening(resume=True), self.progress)
             return
-        staged = stage(self.config, rows, valid, resume=self.opening.resume, loaded=self.loaded)
+        staged = stage(self.config, rows, valid, resume=self.opening.resume, loaded=start or self.loaded)
         check_unchanged(run, self.config, staged.hashes)
         train_staged(staged, run, self.progress)
 

@@ -126,7 +126,7 @@ def train_staged(staged: Staged, run: Run, progress: Progress) -> None:
     """Train, and leave the result and an account of it in the run folder."""
     loaded = staged.prepared.loaded
     run.update(data=staged.data.facts, policy=loaded.policy, dtype=str(loaded.dtype).removeprefix("torch."))
-    for note in staged.data.notes(staged.config):
+    for note in (*staged.prepared.notes, *staged.data.notes(staged.config)):
         progress.note(note)
     loop = Loop(_job(staged, run), staged.checkpoint, progress)
     load_best = staged.config.train.load_best

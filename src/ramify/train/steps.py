@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramify.model.rates import exact_device
 from ramify.train.objective import Objective, Share
 
 
@@ -92,6 +93,6 @@ def evaluate_loss(network: Any, objective: Objective, micro_tokens: int) -> floa
     network.eval()
     with torch.no_grad():
         parts = objective.micro_batches(indices, micro_tokens)
-        losses = [objective.score(network, part, divisor).loss.double() for part in parts]
+        losses = torch.stack([objective.score(network, part, divisor).loss for part in parts])
     network.train(was_training)
-    return float(torch.stack(losses).sum())
+    return float(losses.to(exact_device(losses.device)).double().sum())

@@ -1,7 +1,8 @@
 """Attention on a packed prefix tree, behind one function and under one name in Transformers.
 
 A query q sees a key k when `k <= q < end[k]` (and, in a windowed layer, when it is fewer than `window` positions
-behind). Backends: `dense` (the reference), `cpu`, `cuda`; the device chooses, `with backend("dense"):` overrides.
+behind). Backends: `dense` (the reference), `cpu` (tiles, made for CPUs and right on any device), `cuda`
+(FlexAttention, which has to be compiled); the device chooses, `with backend("dense"):` overrides.
 
 Transformers calls `ATTENTION` for every layer of a model whose attention implementation has that name. The layout of
 the tree comes as the keyword `tree_layout` through the model's forward, or, where a family drops keywords, from
@@ -12,9 +13,11 @@ their prompts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -24,10 +27,12 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from ramify.base.errors import ModelError
 from ramify.tree.attention_cpu import cpu_attention
-from ramify.tree.attention_cuda import cuda_attention
+from ramify.tree.attention_cuda import compiles, cuda_attention
 from ramify.tree.attention_dense import dense_attention
 from ramify.tree.layout import Layout
 from ramify.tree.scoring import Scoring
+
+_log = logging.getLogger("ramify")
 
 ATTENTION = "ramify_tree"
 """The name in Transformers' attention registry."""
@@ -89,8 +94,26 @@ def tree_attention(
         [B, T, Hq, Dv] in the type of `query`.
     """
     scoring = Scoring(scaling, softcap, window)
-    name = _forced.get() or {"cpu": "cpu", "cuda": "cuda"}.get(query.device.type, "dense")
+    name = _forced.get() or backend_for(query.device.type, query.shape[-1], value.shape[-1])
     return _BACKENDS[name](query, key, value, layout, scoring, sinks)
+
+
+def backend_for(device: str, width: int, value_width: int) -> Backend:
+    """The backend of a device type (`cpu`, `cuda`, `mps`, …) for heads of these sizes."""
+    if device != "cuda":
+        return "cpu"
+    if compiles(width, value_width):
+        return "cuda"
+    _say_once(
+        f"FlexAttention cannot be compiled here for heads of {width} (it needs Triton, and heads of 16 or more): "
+        "attention is computed tile by tile, which is slower"
+    )
+    return "cpu"
+
+
+@cache
+def _say_once(message: str) -> None:
+    _log.warning("%s", message)
 
 
 def register() -> None:
@@ -114,7 +137,10 @@ def _attention_forward(
     dropout: float = 0.0,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """The signature that Transformers calls; `settings` hold window, softcap, sinks, layout, where there are any."""
+    """The signature that Transformers calls; `settings` hold window, softcap, sinks, layout, where there are any.
+
+    A family that puts its window into the mask alone (qwen2_moe) says it on the module.
+    """
     layout = settings.pop("tree_layout", None)
     if layout is None:
         layout = _current.get()
@@ -130,7 +156,7 @@ def _attention_forward(
         layout,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=settings.get("softcap"),
-        window=settings.get("sliding_window"),
+        window=settings.get("sliding_window", getattr(module, "sliding_window", None)),
         sinks=settings.get("s_aux"),
     )
     return out, None

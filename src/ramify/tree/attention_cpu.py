@@ -1,4 +1,6 @@
-"""Exact tree attention on a CPU: softmax over matrix products, tile by tile, with a hand-written backward.
+"""Exact tree attention without a compiler: softmax over matrix products, tile by tile, with a hand-written backward.
+
+Made for CPUs; it runs on any device, for GPUs on which FlexAttention cannot be compiled.
 
 For each tile (see `tiles`) the scores of its rows against all keys above them and themselves fit the cache: one
 softmax, no merging, no copies of keys. The heads of a group are folded into the rows, so keys and values are never
@@ -12,6 +14,7 @@ r rows of a tile, R = G·r, K its score columns: its keys, and one more where th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from ramify.tree.layout import Layout
 from ramify.tree.scoring import Scoring
+from ramify.tree.scratch import scratch
 from ramify.tree.tiles import Tile, plan_tiles
 
 _SCORES = 1 << 19  # scores held at once (2 MiB): more key heads at a time would fall out of the cache
@@ -38,7 +42,9 @@ def cpu_attention(
 
 
 def _plan(layout: Layout, window: int | None) -> tuple[Tile, ...]:
-    return plan_tiles(layout.nodes, layout.position.numpy(), layout.end.numpy(), window)
+    """Planned on the CPU; the masks lie where the layout does."""
+    tiles = plan_tiles(layout.nodes, layout.position.cpu().numpy(), layout.end.cpu().numpy(), window)
+    return tuple(replace(tile, mask=tile.mask.to(layout.end.device)) for tile in tiles)
 
 
 class _TreeAttention(torch.autograd.Function):
@@ -106,7 +112,7 @@ def _blocks(
     sizes = [(tile.stop - tile.start) * group * (tile.n_keys + (sinks is not None)) for tile in tiles]
     steps = [max(1, min(n_heads, _SCORES // size)) for size in sizes]
     room = max((size * step for size, step in zip(sizes, steps, strict=True)), default=0)
-    buffer = torch.empty(buffers, room, dtype=kind)
+    buffer = scratch("scores", (buffers, room), kind, query.device)
     for tile, step in zip(tiles, steps, strict=True):
         for first in range(0, n_heads, step):
             yield tile, slice(first, first + step), buffer
@@ -172,7 +178,7 @@ def _rows(tensor: Tensor, tile: Tile, heads: slice, group: int) -> Tensor:
 def _plain(tensor: Tensor) -> Tensor:
     """A contiguous copy in fp32 (fp64 stays), its first two dimensions joined: [1, H, T, D] -> [H, T, D]."""
     kind = tensor.dtype if tensor.dtype == torch.float64 else torch.float32
-    return torch.empty(tensor.shape, dtype=kind).copy_(tensor).flatten(0, 1)
+    return tensor.new_empty(tensor.shape, dtype=kind).copy_(tensor).flatten(0, 1)
 
 
 def _sinks_of(sinks: Tensor | None, heads: slice, rows: Tensor, group: int) -> Tensor | None:

@@ -14,12 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import pad
+from torch.utils._triton import has_triton
 
 from ramify.tree.layout import Layout
 from ramify.tree.scoring import Scoring
 
 BLOCK = 128
+_NARROWEST = 16  # FlexAttention refuses smaller heads
 _SPECIALISATIONS = 64  # graphs kept for one function: layers differ in window, cap and sinks, never in length
+
+
+def compiles(width: int, value_width: int) -> bool:
+    """Whether FlexAttention can be compiled for a GPU here, for heads of these sizes."""
+    return min(width, value_width) >= _NARROWEST and has_triton()
 
 
 def cuda_attention(
@@ -53,21 +60,29 @@ def _block_mask(layout: Layout, window: int | None) -> BlockMask:
     end = torch.cat([layout.end, rows[length:] + 1])
     position = torch.cat([layout.position, torch.zeros_like(rows[length:])])
 
+    limit = None if window is None else torch.tensor(window, device=rows.device)
+
     def visible(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         seen = (k <= q) & (q < end[k])
-        return seen if window is None else seen & (position[q] - position[k] < window)
+        return seen if limit is None else seen & (position[q] - position[k] < limit)
 
     return create_block_mask(visible, None, None, padded, padded, device=str(rows.device), BLOCK_SIZE=BLOCK)
 
 
 @lru_cache
 def _cap(softcap: float | None) -> Callable[..., Tensor] | None:
-    """A score function of one identity for each cap: another identity would be compiled again."""
+    """A score function of one identity for each cap: another identity would be compiled again.
+
+    The cap is captured as text: under dynamic shapes a captured number becomes a symbol, which FlexAttention cannot
+    compile; text is a constant, and so is the number read from it.
+    """
     if softcap is None:
         return None
+    text = repr(float(softcap))
 
     def capped(score: Tensor, _batch: Tensor, _head: Tensor, _q: Tensor, _k: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        cap = float(text)
+        return cap * torch.tanh(score / cap)
 
     return capped
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ramify.tree.scratch import scratch
+
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467) over the last axis, computed in fp32.
@@ -33,15 +35,15 @@ def normalise_backward(
         dx = inverse · (weight · g) - x · inverse² · mean(g · normed)
 
     Args:
-        slopes: g, the gradient at the normed x; overwritten.
-        x: what was normed.
-        normed: the normed x; overwritten.
+        slopes: g, the gradient at the normed x; overwritten when it is fp32.
+        x: what was normed, in fp32.
+        normed: the normed x in fp32; overwritten.
         weight: the norm's weight.
         inverse: 1 / rms.
         needs_weight: whether the weight's gradient is wanted.
     """
-    kind = x.dtype
-    slopes, x, normed = (each.to(torch.float32) for each in (slopes, x, normed))
+    kind = slopes.dtype
+    slopes = slopes.to(torch.float32)
     of_weight = None
     if needs_weight:
         every = tuple(range(x.ndim - 1))
@@ -76,9 +78,16 @@ class Rotary:
 
 
 def gate(both: Tensor) -> Tensor:
-    """silu(gate) · up (Shazeer 2020, arXiv 2002.05202) for gate and up side by side in [T, 2 F]."""
+    """silu(gate) · up (Shazeer 2020, arXiv 2002.05202) for gate and up side by side in [T, 2 F], in scratch memory."""
     half = both.shape[-1] // 2
-    return torch.nn.functional.silu(both[:, :half]).mul_(both[:, half:])
+    out = scratch("gated", (both.shape[0], half), both.dtype, both.device)
+    return silu(both, out).mul_(both[:, half:])
+
+
+def silu(both: Tensor, out: Tensor) -> Tensor:
+    """silu(gate) into `out` [T, F]."""
+    result: Tensor = torch.ops.aten.silu.out(both[:, : out.shape[-1]], out=out)
+    return result
 
 
 def gate_backward(slopes: Tensor, both: Tensor, silu: Tensor, spare: Tensor, out: Tensor) -> Tensor:

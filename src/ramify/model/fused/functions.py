@@ -23,8 +23,10 @@ from ramify.model.fused.elementwise import (
     gate_backward,
     normalise,
     normalise_backward,
+    silu,
 )
 from ramify.model.fused.linears import Linears
+from ramify.tree.scratch import scratch
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ class Projections(Function):
         if raw is not None:
             raw = raw.to(settings.kind)
             of_norms = _norm_heads_backward(heads[:2], raw, (query_norm, key_norm), settings, needs[2:4])
-        x = x.to(settings.kind)
+        x = x.to(torch.float32)
         normed = apply_norm(x, norm, inverse)
-        of_normed, of_tensors = linears.backward(slopes, normed, needs[5:], needs[0] or needs[1])
+        of_normed, of_tensors = linears.backward(slopes, normed.to(settings.kind), needs[5:], needs[0] or needs[1])
         of_x, of_norm = None, None
         if of_normed is not None:
             of_x, of_norm = normalise_backward(of_normed, x, normed, norm, inverse, needs[1])
@@ -162,7 +164,8 @@ class FeedForward(Function):
         """The residual stream after the feed-forward part."""
         first, last = _feed_forward(tensors, settings)
         normed, inverse = normalise(x, norm, settings.eps)
-        both = first.forward(normed)
+        is_copied = settings.kind != settings.stored or not settings.keeps
+        both = first.forward(normed, _both(x.shape[0], first, x) if is_copied else None)
         ctx.settings = settings
         if settings.keeps:
             ctx.save_for_backward(_kept(x, settings.stored), norm, inverse, _kept(both, settings.stored), *tensors)
@@ -176,18 +179,18 @@ class FeedForward(Function):
         settings: Settings = ctx.settings
         needs = ctx.needs_input_grad
         first, last = _feed_forward(tensors, settings)
-        both = kept.to(settings.kind)
-        half = both.shape[1] // 2
-        silu = torch.nn.functional.silu(both[:, :half])
-        product = silu * both[:, half:]
-        of_product, of_last = last.backward(slopes, product, needs[11:])
-        assert of_product is not None
         # A copy made by the cast may be overwritten; what was saved may not.
-        out = torch.empty_like(both) if both is kept else both
-        of_both = gate_backward(of_product, both, silu, spare=product, out=out)
-        x = x.to(settings.kind)
+        out = _both(x.shape[0], first, slopes)
+        both = kept if kept.dtype == settings.kind else out.copy_(kept)
+        half = both.shape[1] // 2
+        passed, product, of_product = scratch("feed forward", (3, x.shape[0], half), settings.kind, x.device)
+        silu(both, passed)
+        torch.mul(passed, both[:, half:], out=product)
+        _, of_last = last.backward(slopes, product, needs[11:], out=of_product)
+        of_both = gate_backward(of_product, both, passed, spare=product, out=out)
+        x = x.to(torch.float32)
         normed = apply_norm(x, norm, inverse)
-        of_normed, of_first = first.backward(of_both, normed, needs[3:11], needs[0] or needs[1])
+        of_normed, of_first = first.backward(of_both, normed.to(settings.kind), needs[3:11], needs[0] or needs[1])
         of_x, of_norm = None, None
         if of_normed is not None:
             of_x, of_norm = normalise_backward(of_normed, x, normed, norm, inverse, needs[1])
@@ -204,6 +207,11 @@ feed_forward: Callable[..., Tensor] = FeedForward.apply
 def _feed_forward(tensors: Any, settings: Settings) -> tuple[Linears, Linears]:
     first = Linears.of(tensors[:8], settings.scales[:2], settings.kind)
     return first, Linears.of(tensors[8:], settings.scales[2:], settings.kind)
+
+
+def _both(n_rows: int, linears: Linears, like: Tensor) -> Tensor:
+    """[T, 2 F] for gate and up."""
+    return scratch("gate and up", (n_rows, linears.columns[-1].stop), like.dtype, like.device)
 
 
 def _kept(tensor: Tensor, kind: torch.dtype) -> Tensor:
@@ -224,6 +232,7 @@ def _norm_heads_backward(
     found: list[Tensor | None] = []
     halves = raw.tensor_split([parts[0].shape[1]], dim=1)
     for part, before, norm, need in zip(parts, halves, norms, needs, strict=True):
+        before = before.to(torch.float32)
         normed, inverse = normalise(before, norm, settings.eps)
         of_before, of_norm = normalise_backward(part.contiguous(), before, normed, norm, inverse, need)
         part.copy_(of_before)

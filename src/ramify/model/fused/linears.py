@@ -73,9 +73,10 @@ class Linears:
             layers.append(Linear(weight, bias, down, up, scale))
         return cls(layers, kind)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs [T, sum of widths], for x [T, in] in the type of the products."""
-        out = x.new_empty((x.shape[0], self.columns[-1].stop))
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Outputs [T, sum of widths], for x [T, in] in the type of the products; in `out` where it is given."""
+        if out is None:
+            out = x.new_empty((x.shape[0], self.columns[-1].stop))
         # With more rows than inputs it is cheaper to add the update to the weights than to the outputs. In fp32 only:
         # in smaller types the sum would be rounded.
         merge = self.kind == torch.float32 and x.shape[0] > x.shape[1]
@@ -90,7 +91,7 @@ class Linears:
         return out
 
     def backward(
-        self, slopes: Tensor, x: Tensor, needs: Sequence[bool], needs_x: bool = True
+        self, slopes: Tensor, x: Tensor, needs: Sequence[bool], needs_x: bool = True, out: Tensor | None = None
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """Gradients of x and of the tensors of all layers (None where `needs` says so).
 
@@ -99,13 +100,14 @@ class Linears:
             x: what `forward` was given.
             needs: four flags a layer.
             needs_x: whether the gradient at x is wanted.
+            out: where to put the gradient at x; None: into a new tensor.
         """
         lifted = self._lifted(slopes)
         found: list[Tensor | None] = [None] * len(needs)
         self._of_weights(slopes, x, found, needs)
         if lifted is not None and self.down is not None:
             self._of_adapters(slopes, x, lifted, found, needs)
-        return self._of_input(slopes, lifted) if needs_x else None, found
+        return self._of_input(slopes, lifted, out) if needs_x else None, found
 
     def _lifted(self, slopes: Tensor) -> Tensor | None:
         """v: [T, sum of ranks]."""
@@ -117,8 +119,9 @@ class Linears:
                 torch.mm(slopes[:, columns], (layer.up * layer.scale).to(self.kind), out=lifted[:, rank])
         return lifted
 
-    def _of_input(self, slopes: Tensor, lifted: Tensor | None) -> Tensor:
-        total = slopes.new_empty((slopes.shape[0], self.layers[0].weight.shape[1]))
+    def _of_input(self, slopes: Tensor, lifted: Tensor | None, total: Tensor | None) -> Tensor:
+        if total is None:
+            total = slopes.new_empty((slopes.shape[0], self.layers[0].weight.shape[1]))
         for i, (layer, columns) in enumerate(zip(self.layers, self.columns, strict=True)):
             total.addmm_(slopes[:, columns], cast(layer.weight, self.kind), beta=0 if i == 0 else 1)
         if lifted is not None and self.down is not None:
