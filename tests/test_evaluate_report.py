@@ -102,6 +102,14 @@ def test_report_holds_everything_and_fetches_nothing(base: Path, trained: Path, 
     assert html.count("<polyline") == 2
 
 
+def test_the_last_stage_is_held_against_the_best_of_the_others(base: Path, trained: Path, tmp_path: Path) -> None:
+    best = write_evaluation(tmp_path / "best", right=set(range(1, 20)))
+    poor = write_evaluation(tmp_path / "poor", right={1})
+    html = render(Contents("t", [stage(base), stage(best), stage(poor), stage(trained, "tuned")]))
+    assert "base and tuned" in html and "best and tuned" in html
+    assert "poor and tuned" not in html
+
+
 def test_report_says_when_nothing_can_be_shown(base: Path, tmp_path: Path) -> None:
     other = write_evaluation(tmp_path / "other", right={1, 2, 3, 4, 5})
     html = render(Contents("t", [stage(base), stage(other)]))

@@ -94,7 +94,7 @@ class Narrator:
         ]
         self._print(table("", ("", "accuracy (95 % interval)", "answered", "questions"), rows))
         self._line("")
-        for before in (stages[0], stages[-2]):
+        for before in stages[:-1]:
             self._line(words.headline(before.name, stages[-1].name, compare(before, stages[-1])), "bold")
         self._line("")
         self._line(f"report: {out / 'report.html'}   results: {out / 'results.json'}   ({seconds:.0f} s)")

@@ -86,9 +86,14 @@ def _subject(stages: Sequence[Stage]) -> str:
 def _leading(
     stages: Sequence[Stage], found: Sequence[tuple[Stage, Stage, Paired]]
 ) -> list[tuple[Stage, Stage, Paired]]:
-    """Last against first, and last against the one before it."""
-    last = [(a, b, pair) for a, b, pair in found if b is stages[-1]]
-    return [entry for entry in last if entry[0] is stages[0] or entry[0] is stages[-2]]
+    before = [id(stage) for stage in _rivals(stages)]
+    return [entry for entry in found if entry[1] is stages[-1] and id(entry[0]) in before]
+
+
+def _rivals(stages: Sequence[Stage]) -> list[Stage]:
+    """What the last stage is held against: the first one, and the best of those between."""
+    between = stages[1:-1]
+    return [stages[0], *([max(between, key=lambda stage: stage.scores.accuracy.value)] if between else [])]
 
 
 def _scores_table(stages: Sequence[Stage]) -> str:
@@ -168,8 +173,7 @@ def _speed(speed: Mapping[str, tuple[float, str]] | None) -> str:
 def _examples(stages: Sequence[Stage]) -> list[str]:
     if len(stages) < 2:
         return []
-    before = [stages[0], *([stages[-2]] if len(stages) > 2 else [])]
-    return [_example_section(stage, stages[-1]) for stage in before]
+    return [_example_section(stage, stages[-1]) for stage in _rivals(stages)]
 
 
 def _example_section(before: Stage, after: Stage) -> str:
