@@ -134,7 +134,9 @@ def test_rows_in_memory_are_written_last(model: ramify.Model, run: ramify.Traine
     ):
         with pytest.raises(DataError, match=message):
             ramify.train(model, rows, out=run.folder, overwrite=True)
-    assert kept.read_bytes() == before
+    with pytest.raises(ModelError, match="no/such"):
+        ramify.train("no/such", other, out=run.folder, overwrite=True)
+    assert kept.read_bytes() == before and run.adapter is not None
     with pytest.raises(ConfigError, match=r"train\.lr"):
         ramify.train(model, other, out=tmp_path / "new", lr=-1)
     assert not list(tmp_path.iterdir())

@@ -181,6 +181,8 @@ def test_flex_form_of_the_cuda_backend_equals_dense(layer: Layer) -> None:
         assert_close(run("cuda", inputs, batch, layer), run("dense", inputs, batch, layer), 1e-5)
 
 
+# What follows turns the GPU's code into C++ for a CPU, which a user's machine may have no compiler for; the tests above
+# hold the same code to the same numbers uncompiled.
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling for the CPU needs a C++ compiler"
 )

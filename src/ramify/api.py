@@ -17,7 +17,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -216,9 +217,9 @@ def train(
     in_memory = not isinstance(data, str | Path)
     values.setdefault("data", {})["train"] = str(_rows_file(folder) if in_memory else data)
     config = parse_config(values, "train")
-    if in_memory:
-        _keep_rows(data, folder, Opening(resume, overwrite))
-    run = {"sft": sft.run, "rft": rft.run}[method](config, resume=resume, overwrite=overwrite, progress=Bars())
+    start_run = {"sft": sft.run, "rft": rft.run}[method]
+    with _rows_kept(data, folder, Opening(resume, overwrite)) if in_memory else nullcontext():
+        run = start_run(config, resume=resume, overwrite=overwrite, progress=Bars())
     return TrainedRun(run.folder)
 
 
@@ -286,8 +287,11 @@ def _rows_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.rows.jsonl")
 
 
-def _keep_rows(rows: Any, folder: Path, opening: Opening) -> None:
+@contextmanager
+def _rows_kept(rows: Any, folder: Path, opening: Opening) -> Iterator[None]:
     """Write the rows that a run trains on, once the run may have the folder and every row can be read.
+
+    Where the block fails before it has replaced an earlier run, that run gets its rows back.
 
     Raises:
         RunError: the folder is taken, or the run to go on with began with other rows; the file stays as it was.
@@ -295,7 +299,7 @@ def _keep_rows(rows: Any, folder: Path, opening: Opening) -> None:
     """
     check_free(folder, opening)
     path, text = _rows_file(folder), json_lines(rows)
-    before = path.read_bytes() if path.is_file() else None
+    before, record = _content(path), _content(folder / "run.json")
     if opening.resume and is_run(folder) and before not in (None, text.encode()):
         raise RunError(
             f"{folder}: cannot resume, the run began with other rows ({path})",
@@ -303,6 +307,16 @@ def _keep_rows(rows: Any, folder: Path, opening: Opening) -> None:
         )
     check_rows(text)
     write_text(path, text)
+    try:
+        yield
+    except BaseException:
+        if before is not None and record is not None and record == _content(folder / "run.json"):
+            write_text(path, before.decode())
+        raise
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _problems(rows: Any, config: RunConfig) -> list[Problem]:

@@ -14,8 +14,6 @@ from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.task import Task
 from ramify.train.progress import Progress
 
-__all__ = ["Asking", "Collection", "collect"]
-
 
 @dataclass(frozen=True)
 class Asking:

@@ -24,10 +24,11 @@ from ramify.base.types import Example, Problem
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
+from ramify.tasks.collection import Collection
 from ramify.tasks.task import Task, load_task
 from ramify.train.checkpoint import find_checkpoints
 from ramify.train.checks import check_sampling, check_training, renderer_for
-from ramify.train.collect import Asking, Collection, collect
+from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
 from ramify.train.prepare import check_start
 from ramify.train.progress import LogProgress, Progress

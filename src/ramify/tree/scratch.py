@@ -13,13 +13,18 @@ _LARGEST = 32 << 20
 _kept = threading.local()
 
 
-def scratch(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+def scratch(
+    name: str, shape: tuple[int, ...], kind: torch.dtype, device: torch.device, largest: float = _LARGEST
+) -> Tensor:
     """An uninitialised tensor that the next call of this thread with the same name overwrites.
 
     For what does not leave a function. Devices other than the CPU keep freed memory themselves.
+
+    Args:
+        largest: bytes; a larger tensor is made anew.
     """
     size = prod(shape)
-    if device.type != "cpu" or size * kind.itemsize > _LARGEST:
+    if device.type != "cpu" or size * kind.itemsize > largest:
         return torch.empty(shape, dtype=kind, device=device)
     place = f"{name} {kind}"
     buffer: Tensor | None = getattr(_kept, place, None)

@@ -10,7 +10,7 @@ Frozen weights of a type that the CPU multiplies slowly are cast to fp32 into on
 
 from __future__ import annotations
 
-import threading
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +18,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_scratch = threading.local()
+from ramify.tree.scratch import scratch
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,8 @@ def cast(weight: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def _copied(weight: Tensor, kind: torch.dtype) -> Tensor:
-    buffer: Tensor | None = getattr(_scratch, "buffer", None)
-    if buffer is None or buffer.numel() < weight.numel() or buffer.dtype != kind or buffer.device != weight.device:
-        buffer = torch.empty(weight.numel(), dtype=kind, device=weight.device)
-        _scratch.buffer = buffer
-    return buffer[: weight.numel()].view(weight.shape).copy_(weight.detach())
+    # One weight after the other, and every one in every step: the memory of the largest stays taken.
+    return scratch("weight", tuple(weight.shape), kind, weight.device, largest=math.inf).copy_(weight.detach())
 
 
 def _spans(widths: Sequence[int]) -> list[slice]:
