@@ -8,8 +8,9 @@ from typing import Any
 
 PROBE_TOKENS = 4
 TIMINGS = 3
-PATIENCE = 30.0  # seconds after which a timing is not repeated: a long one is not noisy
+PATIENCE = 15.0  # seconds after which a timing is not repeated: a long one is not noisy
 WORTH_IT = 1.03  # a larger batch must be that much faster for the search to go on
+CLOSE = 0.85  # a second size is measured in full when it is at least this share of the fastest
 
 Timings = dict[int, dict[str, list[float]]]
 """Batch size -> seconds of `first` (prompt and one token) and `more` (`PROBE_TOKENS` tokens more), each timed again."""
@@ -61,6 +62,7 @@ def pays(timings: Timings, new: int) -> bool:
 
 
 def best_batches(timings: Timings, new: int) -> list[int]:
-    """The two sizes that are fastest at this length, the best one first; one where no other was timed."""
+    """The size that is fastest at this length, and the second where it comes close."""
     found = speeds(timings, new)
-    return sorted(found, key=lambda size: -found[size])[:2]
+    best, *others = sorted(found, key=lambda size: -found[size])
+    return [best, *(size for size in others[:1] if found[size] >= CLOSE * found[best])]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampling --out runs/bench/sampling.json [--quick] [--dtype bf16|fp32|best] [--rounds N]
 
-Half an hour on two cores with `--dtype fp32` or `best`; bf16 takes hours where the processor has no bf16 products.
+MINUTES_LINE
 
 The model is the SmolLM2-135M shape with random weights, the prompts random ids: a prefix of 400 tokens, questions of
 20, exactly 40 and exactly 150 new tokens at temperature 1. Speed is new tokens a second, prompts included.
@@ -10,11 +10,13 @@ The model is the SmolLM2-135M shape with random weights, the prompts random ids:
     ours                    `TreeSampler`, all 128 sequences
     generate                `transformers.generate` on expanded prompts, at the batch size that is fastest for it
     generate_prefix_cache   the same, handed the keys and values of the common prefix, computed once
-    continuous_batching     `generate_batch` of Transformers, all requests at once
+    continuous_batching     `generate_batch` of Transformers
 
 `generate` does batch after batch of the same work, so one batch is timed. Its batch size is found in two steps: a
-prompt and a step are timed at each size, which gives the speed at any length; then the two best sizes are measured in
-full, and the faster one counts, for `generate` and for `generate_prefix_cache` each.
+prompt and a step are timed at each size, which gives the speed at any length; then the best size is measured in full,
+and the second where it came close. The faster one counts, for `generate` and for `generate_prefix_cache` each.
+Continuous batching is given all requests at once on a GPU. On a CPU it is given as many as the best batch: there more
+make it slower, and all 128 would take hours in bf16.
 
 With `--dtype bf16` the weights are bf16 on all sides; where bf16 products are slow, ours computes in fp32 on its own
 account, and the table says so. `best` gives every side the type whose products are fastest here.
@@ -62,7 +64,7 @@ class Work:
         kind: `ours`, `generate`, `generate_prefix_cache`, `continuous_batching`, `search` or `rates`.
         dtype: of the weights: `fp32` or `bf16`.
         new: tokens of each completion.
-        batch: sequences that `generate` does at once.
+        batch: sequences that the other sides do at once.
         questions, samples: how many, and how many samples of each.
         shape: of the model.
         lengths: all that will be asked for, for the search.
@@ -186,22 +188,25 @@ def generate_prefix_cache(work: Work) -> dict[str, Any]:
 
 
 def continuous_batching(work: Work) -> dict[str, Any]:
-    """All requests through Transformers' continuous batching (which shares whole blocks of equal prompts itself)."""
+    """Requests through Transformers' continuous batching (which shares whole blocks of equal prompts itself)."""
     import torch
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     network = model(work)
+    prompts = expanded(work)
+    if not torch.cuda.is_available():
+        prompts = prompts[: work.batch]
     settings = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=work.new, eos_token_id=-1, pad_token_id=0)
     blocks = {} if torch.cuda.is_available() else {"num_blocks": 512, "max_batch_tokens": 1024}
     batching = ContinuousBatchingConfig(**blocks)
 
     def task() -> Any:
-        return network.generate_batch(expanded(work), settings, batching, progress_bar=False)
+        return network.generate_batch(prompts, settings, batching, progress_bar=False)
 
     seconds, out = timed(task)
     lengths = {len(each.generated_tokens) for each in out.values()}
-    assert len(out) == work.sequences and lengths == {work.new}, (len(out), lengths)
-    return measured(work, seconds, work.sequences, work.dtype)
+    assert len(out) == len(prompts) and lengths == {work.new}, (len(out), lengths)
+    return measured(work, seconds, len(prompts), work.dtype)
 
 
 def search(work: Work) -> dict[str, Any]:
@@ -251,10 +256,10 @@ def compare(base: Work, rounds: int) -> Report:
     report.peers["search"] = found
     others = ["ours", *(["continuous_batching"] if continuous_batching_runs(base, report) else [])]
     for new in base.lengths:
-        work = replace(base, new=new)
-        results = take_turns(work, others, best_batches(timings, new), rounds, report)
+        sizes = best_batches(timings, new)
+        results = take_turns(replace(base, new=new, batch=sizes[0]), others, sizes, rounds, report)
         add(report, new, results)
-        show(new, work, results)
+        show(new, base, results)
     add_lowest(report, base.lengths)
     return report
 
@@ -272,7 +277,7 @@ def continuous_batching_runs(work: Work, report: Report) -> bool:
 
 
 def take_turns(work: Work, others: list[str], sizes: list[int], rounds: int, report: Report) -> Results:
-    """All sides in turns. The first round tries `generate` at both sizes; the faster one stays, for each way."""
+    """All sides in turns. The first round tries `generate` at each size; the faster one stays, for each way."""
     sized = {f"{kind} at {size}": replace(work, kind=kind, batch=size) for kind in SIZED for size in sizes}
     works = {**{kind: replace(work, kind=kind) for kind in others}, **sized}
     tried = alternate(MODULE, [Side(name, asdict(each)) for name, each in works.items()], 1)

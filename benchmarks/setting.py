@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "RESULT "
+LIMIT = 1800.0  # seconds that one process of a side may take
 PACKAGES = ("ramify", "torch", "transformers", "trl", "peft", "accelerate", "numpy")
 VOCABULARY = 49152
 _LLAMA = {
@@ -204,10 +205,13 @@ def run_side(module: str, side: Side) -> dict[str, Any]:
     """Run one side in a fresh process: `python -m MODULE --side SPEC`; its `RESULT` line.
 
     Raises:
-        SystemExit: the side failed; shows the end of what it printed.
+        SystemExit: the side failed, or took longer than `LIMIT`; shows the end of what it printed.
     """
     command = [sys.executable, "-m", module, "--side", json.dumps(dict(side.spec))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{side.name} took longer than {LIMIT:.0f} seconds")
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode != 0 or not lines:
         sys.exit(f"{side.name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
