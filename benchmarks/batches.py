@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PROBE_TOKENS = 4
+PROBE_TOKENS = 16
 TIMINGS = 3
 PATIENCE = 15.0  # seconds after which a timing is not repeated: a long one is not noisy
 WORTH_IT = 1.03  # a larger batch must be that much faster for the search to go on

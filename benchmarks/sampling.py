@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampling --out runs/bench/sampling.json [--quick] [--dtype bf16|fp32|best] [--rounds N]
 
-MINUTES_LINE
+On two cores without bf16 products one round takes ten minutes, each further one five.
 
 The model is the SmolLM2-135M shape with random weights, the prompts random ids: a prefix of 400 tokens, questions of
 20, exactly 40 and exactly 150 new tokens at temperature 1. Speed is new tokens a second, prompts included.
