@@ -159,16 +159,16 @@ def test_the_best_batches_are_those_of_prompt_and_step_together() -> None:
 def test_a_disturbed_timing_chooses_no_batch() -> None:
     """A slow `first` would make a step look free; a slow `more` would make it look dear."""
     calm = {
-        8: {"first": [1.0, 1.1, 1.0], "more": [1.4, 1.5, 1.4]},
-        16: {"first": [2.0, 2.1, 2.2], "more": [2.6, 2.7, 2.6]},
-        32: {"first": [6.0, 6.1, 6.2], "more": [9.6, 9.7, 9.6]},
+        8: {"first": [1.0, 1.1, 1.0], "more": [2.6, 2.7, 2.6]},
+        16: {"first": [2.0, 2.1, 2.2], "more": [4.4, 4.5, 4.4]},
+        32: {"first": [6.0, 6.1, 6.2], "more": [20.4, 20.5, 20.4]},
     }
     chosen = batches.best_batches(calm, 150)
     assert chosen == [16]
     disturbed = {size: {name: [50.0, *values] for name, values in each.items()} for size, each in calm.items()}
     assert batches.best_batches(disturbed, 150) == chosen
-    slow_first = {**calm, 32: {"first": [9.7], "more": [9.6]}}  # every timing of it was disturbed
-    assert batches.speeds(slow_first, 150)[32] == pytest.approx(32 * 150 / (9.7 + 149 * 0.1))  # not: a free step
+    slow_first = {**calm, 32: {"first": [20.5], "more": [20.4]}}  # every timing of it was disturbed
+    assert batches.speeds(slow_first, 150)[32] == pytest.approx(32 * 150 / (20.5 + 149 * 0.1))  # not: a free step
 
 
 def test_timings_are_repeated_after_one_that_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
