@@ -117,6 +117,14 @@ def random_model(shape: str, dtype: str, seed: int = 0) -> Any:
     return network.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
 
 
+def lora_settings() -> Any:
+    """PEFT's settings of the adapter that all sides train: r 16 on all linear layers."""
+    from peft import LoraConfig
+
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM")
+
+
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes (on a GPU: of its allocator)."""
     torch = sys.modules.get("torch")
@@ -219,13 +227,28 @@ def run_side(module: str, side: Side) -> dict[str, Any]:
     return result
 
 
-def alternate(module: str, sides: Sequence[Side], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Every side once a round, in turns; the results of each side, in order."""
+def alternate(
+    module: str, sides: Sequence[Side], rounds: int, failed: dict[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Every side once a round, in turns; the results of each side, in order.
+
+    Args:
+        failed: gets the name of a side that failed or took too long, and why, and that side has no results; None: such
+            a side ends the benchmark, as the first one always does.
+    """
     results: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides if number % 2 == 0 else list(reversed(sides)):
+            if side.name not in results:
+                continue
             print(f"  round {number + 1} of {rounds}: {side.name} …", file=sys.stderr, flush=True)
-            results[side.name].append(run_side(module, side))
+            try:
+                results[side.name].append(run_side(module, side))
+            except SystemExit as error:
+                if failed is None or side is sides[0]:
+                    raise
+                failed[side.name] = str(error)[-600:]
+                del results[side.name]
     return results
 
 

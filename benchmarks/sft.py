@@ -37,6 +37,7 @@ from benchmarks.setting import (
     Spread,
     alternate,
     emit,
+    lora_settings,
     machine,
     peak_memory,
     product_rates,
@@ -208,15 +209,14 @@ def trl(work: Work, rows: list[Row]) -> dict[str, Any]:
 def adapted_model(work: Work) -> Any:
     """The random model with a fresh adapter, the same on both sides; adapter weights in fp32, as PEFT leaves them."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     weights = "fp32" if work.kind == "trl_default" else work.dtype
     network = random_model(work.shape, weights)
     if torch.cuda.is_available():
         network = network.to("cuda")
     torch.manual_seed(SEED)
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return get_peft_model(network, LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM"))
+    return get_peft_model(network, lora_settings())
 
 
 def tokenizer() -> Any:

@@ -15,7 +15,8 @@ import pytest
 from pydantic import BaseModel
 
 from ramify.base import config as settings
-from ramify.base.config import RunConfig, load_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -212,10 +213,10 @@ def test_third_party_imports_are_declared_and_declared_ones_used() -> None:
 
 TEXTS = [
     path
-    for pattern in ("src/**/*", "tests/**/*", "recipes/**/*", "docs/**/*", "benchmarks/**/*", "*", ".ci/*")
+    for pattern in ("src/**/*", "tests/**/*", "recipes/**/*", "docs/**/*", "benchmarks/**/*", "scripts/*", "*", ".ci/*")
     for path in sorted(ROOT.glob(pattern))
     if path.is_file()
-    and path.suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".jinja", ".html", ""}
+    and path.suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".jsonl", ".jinja", ".html", ".sh", ""}
 ]
 
 

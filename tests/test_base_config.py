@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ramify.base.config import LoRA, RunConfig, load_config, parse_config, yaml_scalar
+from ramify.base.config import LoRA, RunConfig
+from ramify.base.config_file import load_config, parse_config, yaml_scalar
 from ramify.base.errors import ConfigError
 
 
@@ -113,7 +114,7 @@ def test_a_wrong_type_or_range_names_field_and_value() -> None:
     assert "train.lr" in refused("train.lr=-1")
     assert "sample.top_p" in refused("sample.top_p=1.5")
     assert "'sgd'" in refused("method=sgd")
-    assert "'sft' or 'rft'" in refused("method=sgd")
+    assert "'sft', 'rft' or 'dpo'" in refused("method=sgd")
 
 
 def test_a_scalar_where_a_section_is_needed_names_the_section(tmp_path: Path) -> None:

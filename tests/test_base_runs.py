@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ramify.base.config import RunConfig, load_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import load_config
 from ramify.base.errors import DataError, LengthError, RamifyError, RunError, nearest, unknown
 from ramify.base.runs import create_run, is_run, open_run, versions
 

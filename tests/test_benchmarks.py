@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import batches, sampling, setting, sft
+from benchmarks import batches, dpo, dpo_sides, pairs, rubric, sampling, setting, sft
 from benchmarks.products import Products, StepWatch
+from ramify import nano
 from ramify.base.config import Train
 from ramify.train.schedule import Schedule
 
@@ -205,7 +206,192 @@ def test_the_faster_size_counts_for_each_way_of_generating(monkeypatch: pytest.M
     assert all(len(runs) == 1 for runs in sampling.take_turns(sampling.Work("ours"), ["ours"], [8], 1, report).values())
 
 
-@pytest.mark.parametrize(("module", "options"), [("sampling", ["--rounds", "0"]), ("sft", ["--steps", "3"])])
+def labs_file(folder: Path, programs: int = 3) -> Path:
+    """Labs of real programs in small: one problem, programs that begin alike."""
+    statement = "/*\nWrite a C program that prints a number.\n*/\nint main() {}"
+    submissions = [
+        {"id": str(number), "code": f'/*numPass=1 of 4*/\n#include <stdio.h>\nint main() {{ printf("{number}\\n"); }}'}
+        for number in range(programs)
+    ]
+    lab = {"lab": "Lab-1", "problem": "7", "reference_with_statement": statement, "submissions": submissions}
+    path = folder / "labs.jsonl"
+    path.write_text(json.dumps(lab) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_student_has_twelve_pairs_that_share_statement_and_code(tmp_path: Path) -> None:
+    first, second, third = rubric.students(labs_file(tmp_path))
+    assert len(first) == len(second) == len(third) == pairs.PAIRS_OF_A_STUDENT
+    for at, criterion in zip(range(0, 12, 3), rubric.RUBRIC, strict=True):
+        group = first[at : at + 3]
+        assert len({pair.prompt for pair in group}) == len({pair.chosen for pair in group}) == 1
+        answers = {json.loads(text)["answer"][3:] for pair in group for text in (pair.chosen, pair.rejected)}
+        assert answers == set(criterion.ratings) and criterion.title in group[0].prompt
+        assert all(f"{answer}\n" in group[0].prompt for answer in answers)
+    shared = '\nWrite a C program that prints a number.\n\nCode:\n#include <stdio.h>\nint main() { printf("'
+    assert all(pair.prompt.startswith(f"Context:{shared}") for pair in (*first, *second, *third))
+    assert not any("numPass" in pair.prompt for pair in first)
+    assert next(rubric.students(labs_file(tmp_path))) == first
+
+
+def test_rubric_pairs_are_tokenised_into_the_vocabulary(tmp_path: Path) -> None:
+    steps = pairs.rubric_pairs(1, 2, labs_file(tmp_path), nano.path())
+    assert [len(step) for step in steps] == [24]
+    for pair in steps[0]:
+        assert pair.chosen[-1] == pair.rejected[-1] == pairs.EOS
+        assert all(2 <= token < setting.VOCABULARY for token in (*pair.prompt, *pair.chosen[:-1], *pair.rejected[:-1]))
+    unshared, tree = pairs.shared_tokens(steps[0])
+    assert unshared == sum(pair.tokens for pair in steps[0]) > 4 * tree
+    with pytest.raises(SystemExit, match="4 students are needed, found 3"):
+        pairs.rubric_pairs(2, 2, labs_file(tmp_path), nano.path())
+
+
+@pytest.mark.parametrize("completions", dpo_sides.COMPLETIONS)
+def test_a_step_has_eight_pairs_however_many_completions_a_prompt_has(completions: int) -> None:
+    steps = pairs.long_prompts(2, 8, completions)
+    assert [len(step) for step in steps] == [8, 8]
+    for step in steps:
+        assert len({pair.prompt for pair in step}) == 16 // completions
+        assert {len(pair.prompt) for pair in step} == {800}
+        sides = [side for pair in step for side in pairs.sides(pair)]
+        assert {len(side) for side in sides} == {40} and len(set(sides)) == 16
+    assert len({pair.prompt for step in steps for pair in step}) == 2 * 16 // completions
+    unshared, tree = pairs.shared_tokens(steps[0])
+    assert (unshared, tree) == (16 * 840, 16 // completions * 800 + 16 * 40)
+
+
+def test_the_loop_sees_the_pairs_in_their_order() -> None:
+    steps = pairs.long_prompts(4, 4, 4)
+    settings = Train(max_steps=4, batch_size=4)
+    data = dpo_sides.in_order(steps, settings)
+    schedule = Schedule.of(data.groups, settings, pairs.SEED)
+    for number, step in enumerate(steps):
+        seen = [(data.chosen_sequence(place), data.rejected_sequence(place)) for place in schedule.indices(number)]
+        assert [chosen.ids for chosen, _ in seen] == [pair.prompt + pair.chosen for pair in step]
+        assert [rejected.ids for _, rejected in seen] == [pair.prompt + pair.rejected for pair in step]
+        assert all(side.trained == 40 for sides in seen for side in sides)
+    assert len(data.prompts) == 8
+
+
+def test_trl_reads_the_ids_from_a_text_of_ids() -> None:
+    (pair,) = pairs.long_prompts(1, 1, 2)[0]
+    row, words = dpo_sides.as_text(pair), dpo_sides.tokenizer()
+    assert tuple(words(row["prompt"])["input_ids"]) == pair.prompt
+    for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        ids = words(row["prompt"] + row[name] + words.eos_token)["input_ids"]  # TRL adds eos
+        assert tuple(ids) == pair.prompt + side
+    dpo_sides.refuse_other_ids(
+        [{"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}], [pair]
+    )
+    with pytest.raises(SystemExit, match="to other ids"):
+        dpo_sides.refuse_other_ids(
+            [{"prompt_ids": (), "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}], [pair]
+        )
+
+
+def test_trl_computes_an_even_split_of_a_step_and_its_padding() -> None:
+    best, default = dpo_sides.Work("trl", at_once=5), dpo_sides.Work("trl_default")
+    assert [dpo_sides.pairs_at_once(best, size) for size in (8, 12, 3)] == [4, 4, 3]
+    assert [dpo_sides.pairs_at_once(default, size) for size in (8, 12, 7)] == [8, 6, 7]
+    step = [pairs.Ids((5, 6), (7, 0), (8, 9, 0)), pairs.Ids((5,), (7, 0), (8, 0))]
+    assert dpo_sides.trl_tokens([step], at_once=1) == 2 * 5 + 2 * 3
+    assert dpo_sides.trl_tokens([step], at_once=2) == 4 * 5
+
+
+def test_the_first_step_counts_only_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watched(*ticks: float) -> dpo_sides.Watch:
+        left = iter(ticks)
+        monkeypatch.setattr(dpo_sides.time, "perf_counter", lambda: next(left))
+        watch = dpo_sides.Watch()
+        watch.begin()
+        torch.ones(2, 2) @ torch.ones(2, 2)
+        for _ in ticks[1:]:
+            watch.done()
+            torch.ones(2, 2) @ torch.ones(2, 2)
+        return watch
+
+    watch = watched(0.0, 9.0, 10.0, 12.0)
+    assert (watch.seconds, watch.timed, watch.enough) == ([9.0, 1.0, 2.0], [1.0, 2.0], False)
+    assert watch.products.summary()["operations"] == {"float32": 16.0}  # of the first step alone
+    assert not watched(0.0, dpo_sides.PATIENCE).enough
+    long = watched(0.0, 2 * dpo_sides.PATIENCE)
+    assert long.enough and long.timed == [2 * dpo_sides.PATIENCE]
+
+
+def test_every_side_draws_the_same_adapter() -> None:
+    from peft import get_peft_model
+
+    first, second = (get_peft_model(setting.random_model("tiny", "fp32"), setting.lora_settings()) for _ in range(2))
+    for network in (first, second):
+        dpo_sides.draw_adapter(network)
+    drawn = [
+        torch.equal(a, b)
+        for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True)
+        if "lora" in name
+    ]
+    assert len(drawn) == 2 * 7 * 2 and all(drawn)
+
+
+def dpo_run(seconds: float, memory: float, losses: list[float], computed: int) -> dict[str, Any]:
+    return {
+        "seconds_per_pair": seconds,
+        "reference_seconds_per_pair": seconds / 4,
+        "memory": memory,
+        "losses": losses,
+        "tokens": 1000,
+        "computed_tokens": computed,
+        "products": {"operations": {"float32": 1.0}, "attention_calls": {}},
+    }
+
+
+def test_preference_ratios_are_the_peers_seconds_over_ours_and_the_larger_memory_counts() -> None:
+    report = setting.Report()
+    for name, factor in (("long_prompt", 1.0), ("rubric", 2.0)):
+        results = {
+            "ours": [dpo_run(seconds, 300.0 * factor, [0.7, 0.6], 100) for seconds in (0.9, 1.0, 7.0)],
+            "trl": [dpo_run(8.0 * factor, 1000.0, [0.7], 1000)],  # stopped after its first step
+        }
+        if name == "long_prompt":
+            results["trl_default"] = [dpo_run(20.0, 900.0, [0.7, 0.5], 1000)]
+        dpo.add_ratios(report, name, results)
+    assert report.ratio == pytest.approx(
+        {
+            "tokens_long_prompt": 10.0,
+            "tokens_rubric": 10.0,
+            "trl_long_prompt": 8.0,
+            "trl_long_prompt_default": 20.0,
+            "trl_rubric": 16.0,
+            "memory_long_prompt": 0.3,
+            "memory_rubric": 0.6,
+            "memory": 0.6,
+            "loss_difference_long_prompt": 0.0,
+            "loss_difference_rubric": 0.0,
+        }
+    )
+    assert report.ours["rubric_seconds_per_pair"] == {"median": 1.0, "low": 0.9, "high": 7.0}
+    assert report.peers["trl"]["long_prompt_losses"] == [0.7]
+
+
+def test_a_peer_that_fails_is_named_and_ours_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_side(module: str, side: setting.Side) -> dict[str, Any]:
+        if side.spec["fails"]:
+            raise SystemExit(f"{side.name} took too long")
+        return {"name": side.name}
+
+    monkeypatch.setattr(setting, "run_side", run_side)
+    sides = [setting.Side("ours", {"fails": False}), setting.Side("trl", {"fails": True})]
+    failed: dict[str, str] = {}
+    assert setting.alternate("", sides, 2, failed) == {"ours": [{"name": "ours"}] * 2}
+    assert failed == {"trl": "trl took too long"}
+    with pytest.raises(SystemExit, match="took too long"):
+        setting.alternate("", sides, 2)
+    with pytest.raises(SystemExit, match="took too long"):
+        setting.alternate("", sides[::-1], 2, {})
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [("sampling", ["--rounds", "0"]), ("sft", ["--steps", "3"]), ("dpo", ["--steps", "1"])]
+)
 def test_too_little_to_measure_is_refused(module: str, options: list[str], root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *options], cwd=root, capture_output=True, text=True, check=False
@@ -247,3 +433,21 @@ def test_both_sides_train_alike(root: Path, tmp_path: Path) -> None:
     assert {"tokens_per_second", "system_tokens_per_second", "memory", "losses"} <= set(report["ours"])
     assert report["ratio"]["loss_difference"] < 1e-3
     assert report["ratio"]["system_loss_difference"] < 1e-3
+
+
+@pytest.mark.proof
+def test_both_sides_prefer_alike(root: Path, tmp_path: Path) -> None:
+    """The whole benchmark on a tiny shape: same pairs, adapter, reference and learning rate, so the same losses."""
+    pytest.importorskip("trl", reason="make bench-deps installs it")
+    options = ["--quick", "--dtype", "fp32", "--pairs", "2", "--data", str(labs_file(tmp_path))]
+    report = measured("dpo", tmp_path / "dpo.json", root, *options, "--tokenizer", str(nano.path()))
+    rows = ("long_prompt", "rubric")
+    assert set(report["ratio"]) == {"memory", "trl_long_prompt_default"} | {
+        f"{kind}_{row}" for kind in ("trl", "tokens", "memory", "loss_difference") for row in rows
+    }
+    assert all(report["ratio"][f"loss_difference_{row}"] < 1e-3 for row in rows)
+    assert len(report["ours"]["rubric_losses"]) == 2
+    assert report["ratio"]["tokens_long_prompt"] == pytest.approx(4 * 840 / (800 + 4 * 40))
+    assert report["ratio"]["tokens_rubric"] > 3
+    assert list(report["ours"]["seconds_per_pair_by_completions"]) == ["2", "4"]
+    assert not any(report["peers"]["failed"].values())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ramify.base.errors import ConfigError
 from ramify.model import cross_entropy, rates
@@ -75,6 +77,39 @@ def test_logprobs_and_gradients_equal_the_plain_ones(
     assert_close(gradients(found @ upstream, given), gradients(expected @ upstream.double(), exact), 1e-5)
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "mm" in func.overloadpacket.__name__
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("softcap", [None, 4.0])
+def test_a_frozen_head_is_multiplied_by_once_each_way_and_may_be_asked_again(
+    table: tuple[Tensor, Tensor], chunking: str, softcap: float | None
+) -> None:
+    """The backward pass has no product with it, and does not use up what it needs: two upstreams, one graph."""
+    given = leaves(torch.float32, ("hidden",))
+    with Products() as forward:
+        found = token_logprobs_from_hidden(given["hidden"], given["weight"], given["bias"], *table, softcap=softcap)
+    n_chunks = 1 if chunking == "one chunk" else -(-ROWS // 2)
+    assert forward.count == 2 * n_chunks
+    exact = leaves(torch.float64, ("hidden",))
+    expected = plain(exact, table, softcap, 1.0)
+    for seed in (4, 5):
+        upstream = torch.randn(table[0].shape, generator=torch.Generator().manual_seed(seed))
+        with Products() as backward:
+            [gradient] = torch.autograd.grad(found, given["hidden"], upstream, retain_graph=True)
+        assert backward.count == 0
+        [right] = torch.autograd.grad(expected, exact["hidden"], upstream.double(), retain_graph=True)
+        assert_close({"hidden": gradient}, {"hidden": right}, 1e-5)
+
+
 @pytest.mark.parametrize("softcap", [None, 4.0])
 def test_weighted_nll_and_gradients_equal_the_plain_ones(
     table: tuple[Tensor, Tensor], chunking: str, softcap: float | None
@@ -91,16 +126,17 @@ def test_weighted_nll_and_gradients_equal_the_plain_ones(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("needs", [LEAVES, ("hidden",)])
 def test_half_precision_is_no_worse_than_the_plain_path(
-    table: tuple[Tensor, Tensor], chunking: str, dtype: torch.dtype, is_native: bool
+    table: tuple[Tensor, Tensor], chunking: str, dtype: torch.dtype, is_native: bool, needs: tuple[str, ...]
 ) -> None:
     def error(found: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
-        pairs = [(found[name].double(), exact[name]) for name in exact]
+        pairs = [(found[name].double(), exact[name]) for name in needs]
         return max(float((one - other).norm() / other.norm()) for one, other in pairs)
 
     upstream = torch.linspace(0.2, 1.0, table[0].shape[0])
-    given = leaves(dtype)
-    exact = {name: each.detach().double().requires_grad_() for name, each in given.items()}
+    given = leaves(dtype, needs)
+    exact = {name: each.detach().double().requires_grad_(name in needs) for name, each in given.items()}
     expected = gradients(plain(exact, table, None, 1.0) @ upstream.double(), exact)
     rough = gradients(plain(given, table, None, 1.0).float() @ upstream, given)
     with rates.assume_native(dtype) if is_native else rates.assume_native():

@@ -16,7 +16,7 @@ from ramify.base.records import to_plain, write_jsonl
 from ramify.base.types import Completion, Example, Lineage, Message, Problem
 from ramify.data.fields import parse_gold
 from ramify.data.sources import read_examples, read_problems, read_rows
-from ramify.tasks.grading import parse_number
+from ramify.tasks.numbers import parse_number
 
 USER = Message("user", "How many g are in 6 kg?")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ramify.base.config import load_config, parse_config
+from ramify.base.config_file import load_config, parse_config
 from ramify.base.errors import RunError
 from ramify.base.runs import Run, create_run
 from ramify.cli.demo import demo

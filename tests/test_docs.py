@@ -144,7 +144,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_settings_named_in_the_documentation_exist() -> None:
     """Each `section.field=` on a page is a setting."""
-    from ramify.base.config import RunConfig, load_config
+    from ramify.base.config import RunConfig
+    from ramify.base.config_file import load_config
 
     config = load_config(None)
     wrong = []

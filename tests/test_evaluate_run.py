@@ -10,7 +10,8 @@ import pytest
 import torch
 from train_setup import model_folder, pairs_file
 
-from ramify.base.config import RunConfig, parse_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, DataError, LengthError, RunError
 from ramify.base.records import append_jsonl, write_json
 from ramify.base.runs import Run, create_run

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ramify.base.records import json_line
 from ramify.base.types import Message, Problem, Reason, Sample, Stop
-from ramify.tasks.grading import Parsed, correct, judge, parse_answer, parse_number, write_number
+from ramify.tasks.numbers import Parsed, correct, judge, parse_answer, parse_number, write_number
 
 READ = [
     ("6000", 6000.0, ()),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.base.config import load_config
+from ramify.base.config_file import load_config
 from ramify.base.runs import Run
 
 RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes" / "unit-conversion").glob("*.yaml"))

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from train_setup import Watcher, make_config, model_folder, pairs_file
 
-from ramify.base.config import RunConfig, load_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import load_config
 from ramify.base.errors import ConfigError, DataError, LengthError, ModelError, RunError, TaskError, TrainingError
 from ramify.base.records import read_jsonl, sample_from_plain, verdict_from_plain
 from ramify.base.runs import Run, open_run

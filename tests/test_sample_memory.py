@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from ramify.model import rates
 from ramify.sample import decoder, engine, weights
 from ramify.sample.engine import NetworkForward
 from ramify.sample.weights import fast_weights, free_memory
-from ramify.train.steps import evaluate_loss
+from ramify.train.steps import measure_all
 
 
 def flat(samples: list[list[Sample]]) -> list[Sample]:
@@ -165,6 +165,7 @@ def test_draws_need_no_fp64_on_the_device(settings: dict[str, Any], monkeypatch:
 def test_validation_loss_needs_no_fp64_on_the_device() -> None:
     class Share:
         loss = torch.tensor(0.25).as_subclass(OnMps)
+        metrics: ClassVar[dict[str, Any]] = {}
 
     class Objective:
         groups = ((0, 1), (2,))
@@ -178,4 +179,4 @@ def test_validation_loss_needs_no_fp64_on_the_device() -> None:
         def score(self, network: Any, part: Any, divisor: float) -> Share:
             return Share()
 
-    assert evaluate_loss(torch.nn.Linear(1, 1), Objective(), 8) == 0.75
+    assert measure_all(torch.nn.Linear(1, 1), Objective(), 8).loss == 0.75

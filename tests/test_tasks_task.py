@@ -46,7 +46,7 @@ def test_tasks_by_name_take_their_settings() -> None:
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(
-        TaskError, match=r"unknown task 'maths'; did you mean 'math'\? \(allowed: math, unit_conversion\)"
+        TaskError, match=r"unknown task 'maths'; did you mean 'math'\? \(allowed: grading, math, unit_conversion\)"
     ):
         load_task(TaskSettings(name="maths"))
 

@@ -23,7 +23,7 @@ from ramify.model.lora import add_adapter
 from ramify.train.loop import Job, Loop
 from ramify.train.metrics import MetricLog
 from ramify.train.objective import Supervised
-from ramify.train.steps import evaluate_loss
+from ramify.train.steps import Measured, measure_all
 
 SEQUENCES = [
     TokenSequence.of(tuple(prompt), tuple(completion))
@@ -155,8 +155,8 @@ def test_gradients_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
 
 
 def test_adapter_at_init_has_the_loss_of_the_base(tmp_path: Path) -> None:
-    base = evaluate_loss(tiny_model("llama"), objective(), 8192)
-    assert evaluate_loss(adapted(tiny_model("llama")), objective(), 8192) == pytest.approx(base, abs=1e-6)
+    base = measure_all(tiny_model("llama"), objective(), 8192).loss
+    assert measure_all(adapted(tiny_model("llama")), objective(), 8192).loss == pytest.approx(base, abs=1e-6)
     with torch.no_grad():
         assert base == pytest.approx(float(padded_loss(tiny_model("llama"), SEQUENCES)), abs=1e-5)
 
@@ -166,8 +166,8 @@ def test_weights_of_rows_count(tmp_path: Path) -> None:
     first, second = SEQUENCES[0], SEQUENCES[6]
     heavy = TokenSequence(second.ids, tuple(3 * weight for weight in second.weights))
     network = tiny_model("llama")
-    once = evaluate_loss(network, objective([first, heavy]), 8192)
-    copies = evaluate_loss(network, objective([first, second, second, second]), 8192)
+    once = measure_all(network, objective([first, heavy]), 8192).loss
+    copies = measure_all(network, objective([first, second, second, second]), 8192).loss
     assert once == pytest.approx(copies, abs=1e-6)
 
 
@@ -215,7 +215,7 @@ def test_a_validation_loss_that_is_not_finite_is_never_the_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([1.0, float("nan"), 0.9, float("inf"), 0.7])
-    monkeypatch.setattr("ramify.train.loop.evaluate_loss", lambda *_: next(losses))
+    monkeypatch.setattr("ramify.train.loop.measure_all", lambda *_: Measured(next(losses), {}))
     made = job(tmp_path / "run", adapted(tiny_model("llama")), objective(), max_steps=4, eval_every=1, tensorboard=True)
     watcher = Watcher()
     state = Loop(made, None, watcher).run()

@@ -12,7 +12,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_setup import Watcher, make_config, model_folder, pairs_file, tiny_folder
 
-from ramify.base.config import RunConfig, load_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import load_config
 from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
 from ramify.base.types import Completion, Example, Message
 from ramify.model.load import load_model

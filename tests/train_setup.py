@@ -11,7 +11,8 @@ from tiny_models import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ramify.base.config import RunConfig, parse_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import parse_config
 
 TEMPLATE = (
     "{%- for message in messages -%}"
@@ -46,6 +47,21 @@ def pairs_file(path: Path, rows: int = 12, start: int = 1) -> Path:
     units = ("kg", "metres", "hours")
     pairs = [[f"{n} {units[n % 3]} {'in full ' * (n % 4)}?", n * 10.0] for n in range(start, start + rows)]
     path.write_text(json.dumps(pairs))
+    return path
+
+
+def preferences_file(path: Path, prompts: int = 4, start: int = 1) -> Path:
+    """Pairs as JSON lines, two or three for each prompt, of different lengths; prompts begin alike."""
+    rows = [
+        {
+            "prompt": f"Here is a text that all have. Grade {n} {'in full ' * (n % 3)}?",
+            "chosen": f"good {n}",
+            "rejected": f"bad{' indeed' * other}",
+        }
+        for n in range(start, start + prompts)
+        for other in range(2 + n % 2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

@@ -26,7 +26,8 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
-from ramify.base.config import LoRA, Prompting, RunConfig, parse_config
+from ramify.base.config import LoRA, Prompting, RunConfig
+from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError, unknown
 from ramify.base.records import write_text
 from ramify.base.runs import Run, is_run
@@ -42,7 +43,7 @@ from ramify.model.lora import fit_template
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
 from ramify.tasks.task import load_problems, load_task
-from ramify.train import rft, sft
+from ramify.train import dpo, rft, sft
 from ramify.train.folder import Opening, check_free
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, str]]
@@ -158,7 +159,7 @@ def load(
         model: `nano`, a hub id, a local model or adapter folder, or a run.
         adapter: an adapter folder or a run to put on top of it.
         revision: of a hub model.
-        dtype: fp32, bf16, fp16, or auto (the fastest here, by measurement).
+        dtype: fp32, bf16, fp16, auto (the fastest here, by measurement), or nf4 (4-bit weights).
         device: cpu, cuda, cuda:N, mps, or auto.
         prompting: chat_template, system, fewshot; what is not given is as the run was trained, or the model's own.
 
@@ -178,7 +179,7 @@ def load(
 def train(
     model: Model | str | Path,
     data: str | Path | Sequence[Any],
-    method: Literal["sft", "rft"] = "sft",
+    method: Literal["sft", "rft", "dpo"] = "sft",
     lora: LoRA | None = _LORA,
     out: str | Path | None = None,
     *,
@@ -191,7 +192,7 @@ def train(
     Args:
         model: a loaded model, or whatever `load` takes.
         data: a file, `task` for the task's own rows, or rows in any shape that files may have.
-        method: sft, or rft (sample, grade, select, then sft).
+        method: sft; rft (sample, grade, select, then sft); or dpo, whose rows are preference pairs.
         lora: adapter settings; None: full fine-tuning.
         out: run folder; None: runs/<method>.
         resume: go on with the run in the folder.
@@ -217,7 +218,7 @@ def train(
     in_memory = not isinstance(data, str | Path)
     values.setdefault("data", {})["train"] = str(_rows_file(folder) if in_memory else data)
     config = parse_config(values, "train")
-    start_run = {"sft": sft.run, "rft": rft.run}[method]
+    start_run = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[method]
     with _rows_kept(data, folder, Opening(resume, overwrite)) if in_memory else nullcontext():
         run = start_run(config, resume=resume, overwrite=overwrite, progress=Bars())
     return TrainedRun(run.folder)

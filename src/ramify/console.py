@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -102,12 +103,14 @@ class SampleBar:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A plain table; the first column is text, the others are figures."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    """A plain table; the first column is text, the others are figures. Brackets are text, never markup."""
+    made = Table(
+        title=escape(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+    )
     for index, name in enumerate(columns):
-        made.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        made.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*(escape(str(cell)) for cell in row))
     return made
 
 

@@ -160,8 +160,9 @@ def verdict_from_plain(row: dict[str, Any]) -> Verdict:
 def problem_from_plain(row: dict[str, Any]) -> Problem:
     """A `Problem` from its JSON form."""
     prompt = tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])
-    optional = {name: row[name] for name in ("answer", "solution", "source", "category") if name in row}
-    return Problem(id=row["id"], prompt=prompt, **cast(dict[str, Any], optional))
+    optional = {name: row[name] for name in ("answer", "solution", "source", "category", "meta") if name in row}
+    options = tuple(row.get("options", ()))
+    return Problem(id=row["id"], prompt=prompt, options=options, **cast(dict[str, Any], optional))
 
 
 def sha256_file(path: Path) -> str:

@@ -32,6 +32,8 @@ class Problem:
         solution: a text worth imitating (a worked chain, a reference answer), or None.
         source: where it came from: `file:line` or a generator's name and seed.
         category: the group it is reported under (empty: none).
+        options: what may be answered when there is a choice, in order: the full text of each completion.
+        meta: further groups it may be reported under, by name.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Problem:
     solution: str | None = None
     source: str = ""
     category: str = ""
+    options: tuple[str, ...] = ()
+    meta: dict[str, str] = field(default_factory=dict)
 
 
 class Stop(Enum):
@@ -172,10 +176,15 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A chosen and a rejected completion of one prompt; `margin` is how far apart their grades are."""
+    """A chosen and a rejected completion of one prompt; `margin` is how far apart their grades are.
+
+    Attributes:
+        meta: further columns of its row, by name: what it is reported under.
+    """
 
     prompt: Conversation
     chosen: str
     rejected: str
     margin: float = 0.0
     source: str = ""
+    meta: dict[str, str] = field(default_factory=dict)

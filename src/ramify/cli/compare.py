@@ -16,6 +16,7 @@ def compare(
     from ramify.base.errors import ConfigError
     from ramify.console import output, table
     from ramify.evaluate import words
+    from ramify.evaluate.rating_tables import MEASURES, measures
     from ramify.evaluate.stages import compare as compare_stages
     from ramify.evaluate.stages import named_stages, pairs_to_compare
 
@@ -39,6 +40,10 @@ def compare(
     terminal.print(table("", ("", "accuracy", "answer rate", "problems"), shown))
     terminal.print()
     terminal.print(table("", ("", "finding", "points (95 % interval)", "fixed", "broken", "p"), rows))
+    rated = [(stage.name, *measures(stage.ratings.overall)) for stage in stages if stage.ratings is not None]
+    if rated:
+        terminal.print()
+        terminal.print(table("", ("", *MEASURES), rated))
     if out is not None:
         from ramify.evaluate.report import Contents, write_report
 

@@ -9,15 +9,17 @@ import typer
 
 if TYPE_CHECKING:
     from ramify.base.config import RunConfig
+    from ramify.evaluate.ratings import Ratings
     from ramify.evaluate.run import Evaluation
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="nano, a hub id, a folder, or a run.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
-    task: Annotated[str | None, typer.Option(help="unit_conversion, math, or your own Python file.")] = None,
+    task: Annotated[str | None, typer.Option(help="unit_conversion, math, grading, or your own Python file.")] = None,
     problems: Annotated[str | None, typer.Option(help="A file of problems; default: the task's held-out ones.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="First so many; default 500, of a file all.")] = None,
+    scoring: Annotated[str | None, typer.Option(help="generate, or options: the most probable one.")] = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="Samples of each problem.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default 0, or 0.7 with -k above 1.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion.")] = None,
@@ -33,12 +35,13 @@ def evaluate(
 
     A run is prompted as it was trained; a model by its own chat template, unless options say otherwise. The folder is
     RUN/eval or runs/eval-MODEL, followed by words and a hash of what the options change. What was stopped goes on
-    with the same command.
+    with the same command. Task grading also gets kappa and what else ratings have, by lab, criterion and split.
     """
     options = {
         "task.name": task,
         "evaluate.problems": problems,
         "evaluate.limit": n,
+        "evaluate.scoring": scoring,
         "sample.n": k,
         "sample.temperature": temperature,
         "sample.max_new_tokens": max_new_tokens,
@@ -63,7 +66,8 @@ def evaluate(
     done, total = drawn_before(config, asked), len(asked) * config.sample.n
     if done:
         console().print(f"going on with {done} of {total} samples drawn before", style="dim", markup=False)
-    with SampleBar("sampling", total, done=done) as bar:
+    stage = "sampling" if config.evaluate.scoring == "generate" else "scoring options"
+    with SampleBar(stage, total, done=done) as bar:
         found = measure(config, problems=asked, on_sample=bar, overwrite=overwrite)
     _show(found)
 
@@ -71,6 +75,8 @@ def evaluate(
 def _what(config: RunConfig) -> str:
     prompt, sample = config.prompt, config.sample
     drawn = "greedy" if sample.temperature == 0 else f"{sample.n} × T {sample.temperature:g}"
+    if config.evaluate.scoring == "options":
+        drawn = "the most probable option"
     worked = f", few-shot {prompt.fewshot}" if prompt.fewshot else ""
     return f"{config.model} on {config.task.name}: {prompt.chat_template} template{worked}, {drawn}"
 
@@ -94,5 +100,19 @@ def _show(found: Evaluation) -> None:
     if scores.errors:
         rows.append(("grader failures (left out)", scores.errors))
     output().print(table("", ("", "95 % interval in brackets"), rows))
+    if found.ratings is not None:
+        _show_ratings(found.ratings)
     if found.folder is not None:
         typer.echo(f"written to {found.folder}", err=True)
+
+
+def _show_ratings(found: Ratings) -> None:
+    """Agreement over everything and by group."""
+    from ramify.console import output, table
+    from ramify.evaluate.rating_tables import MEASURES, measures
+
+    rows = [("all", *measures(found.overall))]
+    for grouping, values in found.groups.items():
+        rows += [(f"{grouping} {value}", *measures(each)) for value, each in values.items()]
+    output().print()
+    output().print(table("", ("", *MEASURES), rows))

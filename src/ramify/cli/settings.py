@@ -25,7 +25,7 @@ def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = No
     Raises:
         ConfigError: there are two files, a file is missing, or a setting is refused.
     """
-    from ramify.base.config import load_config
+    from ramify.base.config_file import load_config
 
     files = [argument for argument in arguments if not is_override(argument)]
     if len(files) > 1:

@@ -1,4 +1,4 @@
-"""`ramify train`: supervised fine-tuning, or rejection sampling followed by it."""
+"""`ramify train`: supervised fine-tuning, rejection sampling followed by it, or preference optimisation."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def train(
     if dry_run:
         return _show_dry_run(config, resume, overwrite)
     from ramify.console import Bars, console
-    from ramify.train import rft, sft
+    from ramify.train import dpo, rft, sft
 
-    run = {"sft": sft.run, "rft": rft.run}[config.method](config, resume=resume, overwrite=overwrite, progress=Bars())
+    train_with = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[config.method]
+    run = train_with(config, resume=resume, overwrite=overwrite, progress=Bars())
     record = run.record
     console().print(f"finished in {record.get('seconds', 0):.0f} s: {run.folder}", markup=False, soft_wrap=True)
     console().print(f"next: ramify eval {run.folder}", style="dim", markup=False, soft_wrap=True)

@@ -8,9 +8,13 @@
     prompt_completions           {"prompt", "completions": [text | {text, weight}]}   example
     prompts                      {"prompt"} or a text                                 problem without answer
     messages                     {"messages": [{"role", "content"}, …]}               an example for each trained turn
+    preference                   {"prompt", "chosen", "rejected"}; the prompt under   pair
+                                 "conversations"; or the last two alone, as messages
+                                 that begin alike
     problem                      Ramify's own Problem                                 problem; example of its solution
 
-A prompt is a text, or a list of messages. Content is a text, or a list of text parts.
+A prompt is a text, or a list of messages {"role", "content"}. Content is a text, or a list of text parts. Turns may
+also be {"from": "system" | "human" | "gpt", "value"}.
 """
 
 from __future__ import annotations
@@ -21,11 +25,11 @@ from typing import Any
 
 from ramify.base.errors import DataError, nearest
 from ramify.base.rng import key
-from ramify.base.types import Completion, Conversation, Example, Lineage, Message, Problem
+from ramify.base.types import Completion, Conversation, Example, Lineage, Message, Pair, Problem
 from ramify.data.fields import Place, number_field, parse_gold, text_field, weight_field
 from ramify.data.turns import ending_in_user, read_prompt, read_turns
 
-_KEYS = ("question", "answer", "prompt", "completion", "completions", "messages", "id")
+_KEYS = ("question", "answer", "prompt", "completion", "completions", "messages", "chosen", "rejected", "id")
 GOLD_MARK = "####"
 _TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}; prompts stand one a line'
 
@@ -36,6 +40,7 @@ class Decoded:
 
     problem: Problem | None = None
     examples: tuple[Example, ...] = ()
+    pair: Pair | None = None
 
 
 def shape_of(row: Any, place: Place) -> str:
@@ -72,7 +77,9 @@ def _unknown_keys(row: dict[str, Any], place: Place) -> DataError:
     found = ", ".join(map(str, list(row)[:8])) or "none"
     guesses = {name: nearest(str(name), _KEYS) for name in row if name not in _KEYS}
     hints = [f"did you mean {guess!r} for {name!r}?" for name, guess in guesses.items() if guess]
-    allowed = "question + answer, prompt + completion, prompt + completions, prompt, or messages"
+    allowed = (
+        "question + answer, prompt + completion, prompt + completions, prompt, messages, or prompt + chosen + rejected"
+    )
     return DataError(
         f"columns: {allowed} are needed, found {found}",
         path=place.path,
@@ -128,9 +135,6 @@ def _prompt_completions(row: Mapping[str, Any], place: Place) -> Decoded:
     completions = tuple(_completion(each, f"completions[{index}]", place) for index, each in enumerate(given))
     if not any(completion.weight for completion in completions):
         raise place.error("completions", given, "at least one weight above 0")
-    meta = row.get("meta", {})
-    if not isinstance(meta, dict):
-        raise place.error("meta", meta, "an object")
     return Decoded(
         examples=(
             Example(
@@ -138,7 +142,7 @@ def _prompt_completions(row: Mapping[str, Any], place: Place) -> Decoded:
                 completions=completions,
                 source=str(row.get("source") or place.source),
                 lineage=_lineage(row.get("lineage"), place),
-                meta={str(name): str(value) for name, value in meta.items()},
+                meta=_meta(row, place),
             ),
         )
     )
@@ -165,6 +169,41 @@ def _conversation(row: Mapping[str, Any], place: Place) -> Decoded:
     return Decoded(examples=tuple(examples))
 
 
+def _preference(row: Mapping[str, Any], place: Place) -> Decoded:
+    chosen, rejected = (_side(row[name], name, place) for name in ("chosen", "rejected"))
+    asked = next((name for name in ("prompt", "conversations") if name in row), None)
+    if asked is not None:
+        prompt = read_prompt(row[asked], place, asked)
+        for name, side in (("chosen", chosen), ("rejected", rejected)):
+            if len(side) > 1 and side[:-1] != prompt:
+                raise place.error(name, [turn.role for turn in side], "the answer alone, or the prompt and the answer")
+    else:
+        prompt = ending_in_user(chosen[:-1], "chosen", place)
+        if rejected[:-1] != prompt:
+            raise place.error("rejected", row["rejected"], "messages that begin as those of chosen do")
+    margin = row.get("margin")
+    return Decoded(
+        pair=Pair(
+            prompt=prompt,
+            chosen=chosen[-1].content,
+            rejected=rejected[-1].content,
+            margin=0.0 if margin is None else number_field(margin, "margin", place),
+            source=str(row.get("source") or place.source),
+            meta={name: str(value) for name, value in row.items() if name not in _OF_PAIR and value is not None},
+        )
+    )
+
+
+def _side(value: Any, field: str, place: Place) -> Conversation:
+    """A completion as a conversation whose last turn it is. An empty text is a completion that stops at once."""
+    if isinstance(value, str):
+        return (Message("assistant", value),)
+    turns = read_turns([value] if isinstance(value, dict) else value, field, place)
+    if turns[-1].role != "assistant":
+        raise place.error(field, [turn.role for turn in turns], "a text, or messages that end in an assistant turn")
+    return turns
+
+
 def _own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
     name, answer = row["id"], row.get("answer")
     if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
@@ -179,6 +218,8 @@ def _own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
         solution=solution,
         source=str(row.get("source") or place.source),
         category=str(row.get("category") or ""),
+        options=_options(row.get("options", []), place),
+        meta=_meta(row, place),
     )
     return Decoded(problem, () if solution is None else (_example(problem.prompt, solution, place),))
 
@@ -205,6 +246,19 @@ def _completion(value: Any, field: str, place: Place) -> Completion:
     return Completion(text_field(value.get("text"), f"{field}.text", place), weight)
 
 
+def _meta(row: Mapping[str, Any], place: Place) -> dict[str, str]:
+    meta = row.get("meta", {})
+    if not isinstance(meta, dict):
+        raise place.error("meta", meta, "an object")
+    return {str(name): str(value) for name, value in meta.items()}
+
+
+def _options(value: Any, place: Place) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise place.error("options", value, "a list of texts")
+    return tuple(text_field(each, f"options[{index}]", place) for index, each in enumerate(value))
+
+
 def _lineage(value: Any, place: Place) -> Lineage | None:
     if value is None:
         return None
@@ -220,7 +274,9 @@ def _lineage(value: Any, place: Place) -> Lineage | None:
         raise place.error("lineage", value, "problem_id, sample_index, seed, policy and round") from None
 
 
+_OF_PAIR = ("prompt", "conversations", "chosen", "rejected", "margin", "source")
 _BY_KEYS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("chosen", "rejected"), "preference"),
     (("messages",), "messages"),
     (("prompt", "completions"), "prompt_completions"),
     (("prompt", "completion"), "prompt_completion"),
@@ -236,5 +292,6 @@ _DECODERS: dict[str, Callable[[Any, Place], Decoded]] = {
     "prompt_completions": _prompt_completions,
     "prompts": _prompt_only,
     "messages": _conversation,
+    "preference": _preference,
     "problem": _own_problem,
 }

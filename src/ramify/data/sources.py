@@ -4,6 +4,7 @@ rows = read_rows("train.json")
 rows.shape        # "pairs"
 rows.problems     # one a row, each with an id that follows from its content and a source `train.json:17`
 rows.examples     # what the rows themselves give to imitate; empty for pairs, whose task writes the completion
+rows.preferences  # chosen and rejected completions
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ramify.base.errors import DataError
-from ramify.base.types import Example, Problem
+from ramify.base.types import Example, Pair, Problem
 from ramify.data.fields import Place
 from ramify.data.files import read_values
 from ramify.data.shapes import decode, shape_of
@@ -29,6 +30,7 @@ class Rows:
         count: rows in the file.
         problems: what can be asked.
         examples: what can be imitated.
+        preferences: chosen and rejected completions.
         notes: how many rows are unusual, by what: `repeated_question`.
         unasked: sources of the rows that hold no problem.
     """
@@ -38,6 +40,7 @@ class Rows:
     count: int
     problems: tuple[Problem, ...]
     examples: tuple[Example, ...]
+    preferences: tuple[Pair, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)
     unasked: tuple[str, ...] = ()
 
@@ -66,6 +69,7 @@ def read_rows(path: Path | str, limit: int | None = None) -> Rows:
     shapes: Counter[str] = Counter()
     problems: list[Problem] = []
     examples: list[Example] = []
+    preferences: list[Pair] = []
     used: dict[str, list[str]] = {}
     unasked: list[str] = []
     values = read_values(path)[:limit]
@@ -79,9 +83,20 @@ def read_rows(path: Path | str, limit: int | None = None) -> Rows:
         else:
             unasked.append(place.source)
         examples += decoded.examples
+        if decoded.pair is not None:
+            preferences.append(decoded.pair)
     repeated = len(problems) - len(used)
     notes = {"repeated_question": repeated} if repeated else {}
-    return Rows(path, " + ".join(shapes), len(values), tuple(problems), tuple(examples), notes, tuple(unasked))
+    return Rows(
+        path=path,
+        shape=" + ".join(shapes),
+        count=len(values),
+        problems=tuple(problems),
+        examples=tuple(examples),
+        preferences=tuple(preferences),
+        notes=notes,
+        unasked=tuple(unasked),
+    )
 
 
 def read_problems(path: Path | str) -> list[Problem]:
@@ -109,6 +124,23 @@ def read_examples(path: Path | str) -> list[Example]:
         hint = "rows to imitate have prompt + completion(s), messages, or [question, answer, reasoning]"
         raise DataError(f"holds nothing to imitate: its rows are of the shape {rows.shape}", path=rows.path, hint=hint)
     return list(rows.examples)
+
+
+def read_pairs(path: Path | str, limit: int | None = None) -> list[Pair]:
+    """The preference pairs of a file.
+
+    Raises:
+        DataError: as `read_rows`, or some of its rows are no pairs.
+    """
+    rows = read_rows(path, limit)
+    if len(rows.preferences) < rows.count:
+        missing = rows.count - len(rows.preferences)
+        raise DataError(
+            f"{missing} of {rows.count} rows are no preference pairs (shapes: {rows.shape})",
+            path=rows.path,
+            hint="pairs have prompt, chosen and rejected",
+        )
+    return list(rows.preferences)
 
 
 def _distinct(problem: Problem, used: dict[str, list[str]], place: Place, *, own_id: bool) -> Problem:

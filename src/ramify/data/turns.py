@@ -8,17 +8,19 @@ from ramify.base.types import Conversation, Message
 from ramify.data.fields import Place, text_field
 
 _ROLES = ("system", "user", "assistant")
+_SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+"""What stands under `from` in {from, value} turns, and the role it is."""
 
 
-def read_prompt(value: Any, place: Place) -> Conversation:
-    """A prompt: a text (one user turn), or messages that end in a user turn.
+def read_prompt(value: Any, place: Place, field: str = "prompt") -> Conversation:
+    """A prompt: a text (one user turn), or messages that end in a user turn; `field` is what it is called in messages.
 
     Raises:
         DataError: it is something else.
     """
     if isinstance(value, list):
-        return ending_in_user(read_turns(value, "prompt", place), "prompt", place)
-    return (Message("user", text_field(value, "prompt", place)),)
+        return ending_in_user(read_turns(value, field, place), field, place)
+    return (Message("user", text_field(value, field, place)),)
 
 
 def ending_in_user(turns: Conversation, field: str, place: Place) -> Conversation:
@@ -35,7 +37,7 @@ def ending_in_user(turns: Conversation, field: str, place: Place) -> Conversatio
 
 
 def read_turns(value: Any, field: str, place: Place) -> Conversation:
-    """Messages `{"role", "content"}`; content is a text or a list of text parts.
+    """Messages `{"role", "content"}`, or turns `{"from", "value"}`; content is a text or a list of text parts.
 
     Raises:
         DataError: one is malformed, has an unknown role, or is a system turn that does not come first.
@@ -46,6 +48,8 @@ def read_turns(value: Any, field: str, place: Place) -> Conversation:
 
 
 def _message(value: Any, field: str, index: int, place: Place) -> Message:
+    if isinstance(value, dict) and "from" in value and "value" in value:
+        value = {"role": _speaker(value["from"], f"{field}.from", place), "content": value["value"]}
     if not isinstance(value, dict) or "role" not in value or "content" not in value:
         raise place.error(field, value, "an object with role and content")
     role = value["role"]
@@ -59,6 +63,12 @@ def _message(value: Any, field: str, index: int, place: Place) -> Message:
     if not isinstance(content, str) or (role == "user" and not content.strip()):
         raise place.error(f"{field}.content", content, "text")
     return Message(role, content)
+
+
+def _speaker(name: Any, field: str, place: Place) -> str:
+    if not isinstance(name, str) or name not in _SPEAKERS:
+        raise place.error(field, name, "system, human or gpt")
+    return _SPEAKERS[name]
 
 
 def _part(part: Any, field: str, place: Place) -> str:

@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from ramify import nano
-from ramify.base.config import RunConfig, parse_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError, TrainingError
 from ramify.base.records import sha256_file, to_plain, write_json, write_text
 from ramify.base.runs import Run, is_run

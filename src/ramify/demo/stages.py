@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ramify.base.config import RunConfig, load_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import load_config
 
 _HERE = Path(__file__).parent
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ramify.base.config import RunConfig, parse_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError
 from ramify.base.records import json_line, write_jsonl
 from ramify.base.runs import Run, create_run, is_run
@@ -143,7 +144,8 @@ def _differences(folder: Path, config: RunConfig, hashes: Mapping[str, str]) -> 
     except ConfigError:
         return ["its settings are not those of this version"]
     known = record.get("hashes") or {}
-    changed = [f"{name}: {before[name]!r} → {now[name]!r}" for name in now if before[name] != now[name]]
+    common = [name for name in now if name in before]  # how answers are found decides what else is read
+    changed = [f"{name}: {before[name]!r} → {now[name]!r}" for name in common if before[name] != now[name]]
     return changed + [f"other {name}" for name in hashes if known.get(name, hashes[name]) != hashes[name]]
 
 

@@ -22,8 +22,8 @@ p{margin:.5rem 0;max-width:46rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9375rem}
 th{font-weight:600;color:var(--soft);font-size:.8125rem;text-align:right;white-space:nowrap}
 td{text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}
 th,td{padding:.45rem .7rem;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
 td.words,th.words{text-align:left}
 table.narrow{width:auto;min-width:18rem}
 .bars{margin:1.2rem 0 1.4rem}
@@ -52,6 +52,11 @@ article h4{margin:0 0 .5rem;font-size:1rem;font-weight:600}
 .said{background:var(--shade);border-radius:4px;padding:.5rem .7rem;margin:.25rem 0 0;white-space:pre-wrap;
 overflow-wrap:anywhere;font:.8438rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
 .mark{font-size:.8125rem;font-weight:600}.mark.good{color:var(--good)}.mark.bad{color:var(--bad)}
+table.dense{font-size:.8438rem}.dense th{font-size:.75rem}.dense th,.dense td{padding:.4rem .42rem}
+.dense th:first-child,.dense td:first-child{padding-left:0}
+table.matrix{width:auto}.matrix th,.matrix td{padding:.3rem .55rem}.matrix td{min-width:2.4rem;text-align:right}
+.matrix th:first-child{padding-left:0}.matrix tbody th{color:var(--ink)}
+.matrix .hit{outline:1.5px solid var(--main);outline-offset:-1.5px}
 details{border-top:1px solid var(--line);padding:.5rem 0}
 summary{cursor:pointer;font-weight:600}
 footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.8rem}
@@ -87,10 +92,29 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence
 
     head = "".join(f"<th{_class(i, words)}>{escape(name)}</th>" for i, name in enumerate(columns))
     body = "".join(f"<tr>{''.join(_cells(columns, row, words))}</tr>" for row in rows)
-    kind = "wide" if len(columns) > 3 else "narrow"
+    kind = "narrow" if len(columns) <= 3 else "wide" if len(columns) <= 9 else "wide dense"
     return (
         f"<div class='scroll'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def matrix(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> str:
+    """A table of counts that stays a table on a phone; cells are shaded by their share of the row, hits are framed.
+
+    A hit is a cell whose column has the name of its row.
+    """
+    head = "".join(f"<th>{escape(name)}</th>" for name in (corner, *columns))
+    body = "".join(f"<tr><th>{escape(name)}</th>{''.join(_shaded(name, columns, row))}</tr>" for name, row in rows)
+    return (
+        f"<div class='scroll'><table class='matrix'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _shaded(name: str, columns: Sequence[str], row: Sequence[int]) -> Iterator[str]:
+    total = sum(row) or 1
+    for column, count in zip(columns, row, strict=True):
+        hit = " class='hit'" if column == name else ""
+        yield f"<td{hit} style='background:rgba(42,111,151,{0.55 * count / total:.2f})'>{count}</td>"
 
 
 def _cells(columns: Sequence[str], row: Sequence[str], words: Sequence[int]) -> Iterator[str]:
@@ -109,6 +133,11 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p class='{kind}'>{escape(text)}</p>" if kind else f"<p>{escape(text)}</p>"
 
 
+def folded(summary: str, inner: str) -> str:
+    """HTML that unfolds; nothing when there is none."""
+    return f"<details><summary>{escape(summary)}</summary>{inner}</details>" if inner else ""
+
+
 def details(summary: str, text: str) -> str:
     """Plain text that unfolds."""
-    return f"<details><summary>{escape(summary)}</summary><div class='said'>{escape(text)}</div></details>"
+    return folded(summary, f"<div class='said'>{escape(text)}</div>")

@@ -14,9 +14,11 @@ from ramify.base.records import write_text
 from ramify.base.rng import generator
 from ramify.base.types import Problem, Reason, Sample, Verdict
 from ramify.evaluate import page, words
-from ramify.evaluate.charts import Curve, bar_rows, line_chart
+from ramify.evaluate.charts import bar_rows
+from ramify.evaluate.rating_tables import rating_sections
 from ramify.evaluate.scores import Paired
 from ramify.evaluate.stages import Stage, compare, pairs_to_compare
+from ramify.evaluate.training import training_section, yield_section
 
 _SHOWN_CHARACTERS = 700
 _EXAMPLES = 4
@@ -65,8 +67,9 @@ def render(contents: Contents) -> str:
         *(page.paragraph(note) for note in contents.notes),
         page.section("Accuracy", bar_rows([(s.name, s.scores.accuracy) for s in stages]), _scores_table(stages)),
         page.section("Compared question by question", _paired_table(found)),
-        page.section("Training", _curves(stages)),
-        page.section("Rejection sampling", *(_yield(stage) for stage in stages)),
+        *rating_sections(stages),
+        training_section(stages),
+        yield_section(stages),
         page.section("Speed", _speed(contents.speed)),
         *_examples(stages),
         page.section("Settings and versions", *(_settings(stage) for stage in stages)),
@@ -129,33 +132,6 @@ def _paired_table(found: Sequence[tuple[Stage, Stage, Paired]]) -> str:
         for a, b, pair in found
     ]
     return page.table(["", "finding", "points", "fixed", "broken", "p"], rows, words=(1,))
-
-
-def _curves(stages: Sequence[Stage]) -> str:
-    charts = []
-    for stage in stages:
-        train, valid = stage.metrics("train", "loss"), stage.metrics("eval", "loss")
-        if train or valid:
-            curves = [Curve("training", train, "train"), Curve("validation", valid, "valid")]
-            charts.append(line_chart(f"{stage.name}: loss", "step", curves))
-    return f"<div class='grid2'>{''.join(charts)}</div>" if charts else ""
-
-
-def _yield(stage: Stage) -> str:
-    """What rejection sampling drew and kept, a column a round."""
-    rounds = (stage.artefact("yield.json") or {}).get("rounds", [])
-    accounts = [_account(found) for found in rounds]
-    names = list(dict.fromkeys(name for account in accounts for name in account))
-    rows = [[name, *(account.get(name, "0") for account in accounts)] for name in names]
-    columns = ["", *(f"round {number}" for number in range(1, len(rounds) + 1))]
-    return f"<h3>{escape(stage.name)}</h3>{page.table(columns, rows)}" if rows else ""
-
-
-def _account(found: Mapping[str, Any]) -> dict[str, str]:
-    figures = {name.replace("_", " "): value for name, value in found.items() if isinstance(value, int | float)}
-    refused = {f"refused: {name.replace('_', ' ')}": count for name, count in found.get("refused", {}).items()}
-    everything = {**figures, **refused}.items()
-    return {name: f"{value:.3f}" if isinstance(value, float) else f"{value:,}" for name, value in everything}
 
 
 def _figure(value: Any) -> str:
@@ -223,12 +199,20 @@ def _card(problem: Problem, answers: Sequence[tuple[str, Sample, Verdict]]) -> s
         mark = f"<span class='mark {kind}'>{sign} {_FOUND[verdict.reason]}{escape(read)}</span>"
         said = escape(_clip(sample.text)) or "<span class='quiet'>(nothing)</span>"
         cells.append(f"<div>{escape(name)} {mark}<div class='said'>{said}</div></div>")
-    question = escape(_clip(problem.prompt[-1].content))
     gold = escape(_figure(problem.answer))
+    title, asked = _question(problem)
     return (
-        f"<article><h4>{question} <span class='gold'>gold: {gold}</span></h4>"
+        f"<article><h4>{escape(title)} <span class='gold'>gold: {gold}</span></h4>{asked}"
         f"<div class='grid2'>{''.join(cells)}</div></article>"
     )
+
+
+def _question(problem: Problem) -> tuple[str, str]:
+    """What a card is headed with, and HTML of the rest: where there are options the question is long, and unfolds."""
+    question = problem.prompt[-1].content
+    if not problem.options:
+        return _clip(question), ""
+    return problem.category or problem.id, page.details("question", question)
 
 
 def _clip(text: str) -> str:

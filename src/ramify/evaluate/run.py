@@ -1,12 +1,16 @@
 """Measure a model on a task: problems become prompts, prompts become samples, samples get verdicts and scores.
 
+A sample is what the model writes, or the most probable of the problem's options (see `evaluate.options`).
+
 An evaluation is a run folder of its own:
 
     run.json        command, resolved settings, versions, hashes, parents
     problems.jsonl  what was asked
     samples.jsonl   what the model said
+    options.jsonl   how probable each option was (evaluate.scoring=options)
     verdicts.jsonl  what the grader found
-    scores.json     the rates with their intervals; written last, so a folder with it is complete
+    scores.json     the rates with their intervals, and agreement on ratings (task grading); written last, so a folder
+                    with it is complete
 
 Samples and verdicts are written as they finish; see `evaluate.folder` for how a stopped evaluation goes on.
 """
@@ -23,9 +27,11 @@ import torch
 
 from ramify.base.config import RunConfig, Sampling
 from ramify.base.errors import DataError
-from ramify.base.records import sha256_file, to_plain, write_json
+from ramify.base.records import append_jsonl, sha256_file, to_plain, write_json
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.folder import check_folder, digest, drawing, open_draft, publish, seconds_of
+from ramify.evaluate.options import FILE, OptionScorer, OptionScores, check_options, check_settings, sort_scores
+from ramify.evaluate.ratings import Ratings, ratings
 from ramify.evaluate.scores import Scores, score
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
@@ -33,6 +39,7 @@ from ramify.prompts.renderer import Renderer
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens, Sampler
 from ramify.tasks.collection import Collection, Graded
+from ramify.tasks.grading import Grading
 from ramify.tasks.task import Task, load_problems, load_task
 
 Watcher = Callable[[Sample], None]
@@ -45,6 +52,7 @@ class Evaluation:
     Attributes:
         samples, verdicts: in the order of `problems`, all samples of a problem together.
         seconds: time spent sampling.
+        ratings: agreement with the assistant (task grading), or None.
         folder: the run folder it was written to, or None.
     """
 
@@ -53,6 +61,7 @@ class Evaluation:
     samples: tuple[Sample, ...]
     verdicts: tuple[Verdict, ...]
     seconds: float
+    ratings: Ratings | None = None
     folder: Path | None = None
 
     @property
@@ -76,12 +85,14 @@ class Evaluator:
     """A model, how it is prompted, and the task that grades it.
 
     Attributes:
+        sampler: writes answers; scorer: chooses among options instead when it is there.
         hashes: of the weights and of a user's task file: what decides an evaluation and is in no setting.
     """
 
     sampler: Sampler
     renderer: Renderer
     task: Task
+    scorer: OptionScorer | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
 
     def prompts(self, problems: Sequence[Problem]) -> list[PromptTokens]:
@@ -117,11 +128,19 @@ class Evaluator:
             if on_sample is not None:
                 on_sample(sample)
 
-        if missing:
+        def chosen(sample: Sample, scores: OptionScores) -> None:
+            if collection.run is not None:
+                append_jsonl(collection.run.folder / FILE, scores)
+            finished(sample)
+
+        if missing and self.scorer is not None:
+            self.scorer.choose(problems, seed=seed, wanted=missing, on_choice=chosen)
+        elif missing:
             self.sampler.sample(self.prompts(problems), settings, seed=seed, on_sample=finished, indices=missing)
         seconds = perf_counter() - started
         samples, verdicts = zip(*((each.sample, each.verdict) for each in collection.ordered(problems)), strict=True)
-        return Evaluation(score(samples, verdicts), tuple(problems), samples, verdicts, seconds)
+        found = ratings(problems, verdicts) if isinstance(self.task, Grading) else None
+        return Evaluation(score(samples, verdicts), tuple(problems), samples, verdicts, seconds, found)
 
 
 def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator:
@@ -130,6 +149,7 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator
     Raises:
         ModelError, TaskError, ConfigError: one of the parts cannot be had.
     """
+    check_settings(config)
     task = load_task(config.task)
     if loaded is None:
         loaded = load(config)
@@ -137,7 +157,9 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator
     hashes = {"weights": weights_digest(loaded)}
     if Path(config.task.name).is_file():
         hashes["task file"] = sha256_file(Path(config.task.name))
-    return Evaluator(TreeSampler(loaded), renderer, task, hashes)
+    by_options = config.evaluate.scoring == "options"
+    scorer = OptionScorer(loaded, renderer, config.train.micro_tokens) if by_options else None
+    return Evaluator(TreeSampler(loaded), renderer, task, scorer, hashes)
 
 
 def weights_digest(loaded: LoadedModel) -> str:
@@ -156,7 +178,7 @@ def load(config: RunConfig) -> LoadedModel:
         config.model,
         adapter=config.adapter,
         revision=config.revision,
-        dtype=config.train.dtype,
+        dtype=config.train.quantize or config.train.dtype,
         device=config.train.device,
     )
 
@@ -195,6 +217,9 @@ def evaluate(
     """
     chosen = problems_of(config) if problems is None else problems
     _check_problems(chosen)
+    if config.evaluate.scoring == "options":
+        for problem in chosen:
+            check_options(problem)
     if config.out is None:
         return evaluator(config, loaded).measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)
     check_folder(config.out, config, chosen, overwrite)
@@ -203,10 +228,13 @@ def evaluate(
     run = open_draft(config.out, config, chosen, hashes, overwrite)
     with drawing(run):
         kept = Collection.open(run, chosen, judge.task)
+        sort_scores(run.folder, chosen)
         found = judge.measure(chosen, config.sample, seed=config.seed, on_sample=on_sample, kept=kept)
         kept.sort(chosen)
+        sort_scores(run.folder, chosen)
     found = replace(found, seconds=seconds_of(run), folder=config.out)
-    write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds})
+    agreement = {} if found.ratings is None else {"ratings": to_plain(found.ratings)}
+    write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds, **agreement})
     run.update(status="finished")
     publish(run, config.out)
     return found

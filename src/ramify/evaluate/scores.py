@@ -105,10 +105,10 @@ def score(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> Scores:
         n=len(groups),
         samples=len(graded),
         errors=len(verdicts) - len(graded),
-        accuracy=_rate([[v.reason is Reason.CORRECT for _, v in group] for group in groups.values()]),
-        answer_rate=_rate([[v.reason in _ANSWERED for _, v in group] for group in groups.values()]),
-        stop_rate=_rate([[s.stop is not Stop.LENGTH for s, _ in group] for group in groups.values()]),
-        truncated=_rate([[v.reason is Reason.TRUNCATED for _, v in group] for group in groups.values()]),
+        accuracy=rate_of([[v.reason is Reason.CORRECT for _, v in group] for group in groups.values()]),
+        answer_rate=rate_of([[v.reason in _ANSWERED for _, v in group] for group in groups.values()]),
+        stop_rate=rate_of([[s.stop is not Stop.LENGTH for s, _ in group] for group in groups.values()]),
+        truncated=rate_of([[v.reason is Reason.TRUNCATED for _, v in group] for group in groups.values()]),
         pass_at_k={k: _pass(votes.values(), k) for k in ks},
         maj_at_k={k: _majority(votes.values(), k) for k in ks},
         tokens=fmean(len(s.token_ids) for s, _ in graded) if graded else 0.0,
@@ -158,7 +158,7 @@ def _graded(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[tupl
     return pairs
 
 
-def _rate(groups: Sequence[Sequence[bool]]) -> Rate:
+def rate_of(groups: Sequence[Sequence[bool]]) -> Rate:
     """Mean over problems of the share within each, with Wilson's interval at the effective sample size.
 
     The effective size is p(1-p) over the variance of the mean of the problems' shares (Kish 1965): the number

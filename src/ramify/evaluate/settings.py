@@ -9,13 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ramify.base.config import RunConfig, apply_override, parse_config
+from ramify.base.config import RunConfig
+from ramify.base.config_file import apply_override, parse_config
 from ramify.base.runs import is_run, open_run
 
 DEFAULT_PROBLEMS = 500  # of a task's own held-out split
 DEFAULT_TEMPERATURE = 0.7  # when several samples of a problem are asked for
+_NAMING = ("adapter", "task.name", "prompt.fewshot", "prompt.chat_template", "evaluate.problems", "evaluate.scoring")
 _DECIDING = {"model", "adapter", "revision", "seed", "prompt", "task", "sample", "evaluate"}
-_DECIDING |= {"train.dtype", "train.device"}
+_DECIDING |= {"train.dtype", "train.quantize", "train.device"}
 
 
 def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> RunConfig:
@@ -39,13 +41,17 @@ def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mappin
 
 
 def deciding(config: RunConfig) -> dict[str, Any]:
-    """What decides an evaluation's result: its settings by dotted name, without those that it does not read."""
+    """What decides an evaluation's result: its settings by dotted name, without those that it does not read.
+
+    Where options are scored nothing is drawn, so nothing of `sample` is among them.
+    """
     settings = config.model_dump(mode="json")
     leaves = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     for section in (name for name, value in settings.items() if isinstance(value, dict)):
         leaves |= {f"{section}.{name}": value for name, value in settings[section].items()}
     del leaves["sample.live"]  # bounds memory only
-    return {name: value for name, value in leaves.items() if _DECIDING & {name, name.partition(".")[0]}}
+    read = _DECIDING - ({"sample"} if config.evaluate.scoring == "options" else set())
+    return {name: value for name, value in leaves.items() if read & {name, name.partition(".")[0]}}
 
 
 def _completed(values: dict[str, Any], where: str) -> RunConfig:
@@ -71,7 +77,7 @@ def _of_run(folder: str) -> dict[str, Any]:
     settings: dict[str, Any] = open_run(folder).record.get("config") or {}
     kept = {name: dict(settings[name]) for name in ("prompt", "task", "evaluate") if settings.get(name)}
     train = settings.get("train") or {}
-    machine = {name: train[name] for name in ("dtype", "device") if name in train}
+    machine = {name: train[name] for name in ("dtype", "quantize", "device", "micro_tokens") if name in train}
     sample = settings.get("sample") or {}
     length = {name: sample[name] for name in ("max_new_tokens", "stop", "live") if name in sample}
     own = {"model": folder, "revision": settings.get("revision"), "seed": settings.get("seed", 42)}
@@ -84,10 +90,17 @@ def _folder(model: str, before: RunConfig, config: RunConfig) -> Path:
     Words say the most of it; a hash of all that differs keeps different evaluations apart.
     """
     usual, asked = deciding(before), deciding(config)
-    changed = {name: value for name, value in asked.items() if value != usual[name]}
+    changed = {name: value for name, value in asked.items() if value != usual.get(name)}
     words = [
         Path(str(changed[name])).stem
-        for name in ("adapter", "task.name", "prompt.fewshot", "prompt.chat_template", "evaluate.problems")
+        for name in (
+            "adapter",
+            "task.name",
+            "prompt.fewshot",
+            "prompt.chat_template",
+            "evaluate.problems",
+            "evaluate.scoring",
+        )
         if changed.get(name) is not None
     ]
     words += [f"k{config.sample.n}"] if "sample.n" in changed else []

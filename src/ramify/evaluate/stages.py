@@ -13,7 +13,9 @@ from ramify.base.errors import DataError, RunError
 from ramify.base.records import problem_from_plain, read_jsonl, sample_from_plain, verdict_from_plain
 from ramify.base.runs import Run, is_run, open_run
 from ramify.base.types import Problem, Sample, Verdict
+from ramify.evaluate.ratings import Ratings, ratings
 from ramify.evaluate.scores import Paired, Scores, paired, score
+from ramify.tasks.grading import NAME
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Stage:
     def scores(self) -> Scores:
         """Counted again from samples and verdicts."""
         return score(self.samples, self.verdicts)
+
+    @cached_property
+    def ratings(self) -> Ratings | None:
+        """Agreement with the assistant, counted again; None when the task was not grading."""
+        task = (self.record.get("config") or {}).get("task") or {}
+        return ratings(self.problems, self.verdicts) if task.get("name") == NAME else None
 
     def metrics(self, kind: str, name: str) -> list[tuple[float, float]]:
         """(step, value) of one kind of line in the training run's metrics."""

@@ -26,6 +26,8 @@ _CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 512 << 20}
 """fp32 logits computed at once."""
 _KEEP_BYTES = {"cpu": 128 << 20, "cuda": 2 << 30}
 """fp32 logits kept for the backward pass; more are computed again."""
+_FORKS = 8192
+"""Targets beyond the first of their row whose gradient is added at once."""
 _BLOCK = 8192
 """Columns of the vocabulary whose weights are cast at once on a CPU, so that the copy stays in its cache."""
 
@@ -83,9 +85,9 @@ def token_logprobs_from_hidden(
     wanted = Targets(row_of_target, targets)
     if not torch.is_grad_enabled():
         return _forward_only(hidden, head, wanted)
-    compute: Callable[..., Tensor] = _TokenLogprobs.apply  # untyped in torch
-    result = compute(hidden, head_weight, head_bias, head, wanted)
-    return result
+    is_trained = any(each is not None and each.requires_grad for each in (head_weight, head_bias))
+    compute: Callable[..., Tensor] = (_TokenLogprobs if is_trained else _FrozenHead).apply  # untyped in torch
+    return compute(hidden, head_weight, head_bias, head, wanted)
 
 
 def weighted_nll_from_hidden(
@@ -145,6 +147,52 @@ class _TokenLogprobs(Function):
             for chunk in computer.chunks():
                 computer.add_gradients(gradients, chunk, computer.exponentials(chunk), upstream)
         return (*gradients.cast(hidden.dtype, ctx.head), None, None)
+
+
+class _FrozenHead(Function):
+    """[S] log-probabilities under a head that is not trained, each product of the head computed once.
+
+    The gradient of a row is linear in what arrives at its targets. With b one of them, and u = d log p[b] / d hidden
+    computed together with the log-probabilities, it is
+
+        (sum_t g_t) u + sum_t g_t (k_t weight[t] - k_b weight[b]),   k the slope of cap and scale at a target's logit
+
+    whose last sum is empty where nothing forks. Neither logits nor exponentials are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head, wanted: Targets) -> Tensor:
+        computer = _Computer(hidden, head, wanted)
+        gradients = _Gradients.empty(hidden, head, (ctx.needs_input_grad[0], False, False))
+        base = _first_of_row(wanted.rows, hidden.shape[0])
+        is_base = torch.zeros_like(wanted.ids, dtype=torch.float32).index_fill_(0, base[base >= 0], 1.0)
+        result = hidden.new_empty(wanted.ids.shape, dtype=torch.float32)
+        slopes = torch.full_like(result, head.scale)
+        for chunk in computer.chunks():
+            state = computer.exponentials(chunk)
+            result[chunk.members] = state.logprobs
+            if state.slope is not None:
+                slopes[chunk.members] *= state.slope[chunk.rows, chunk.ids]
+            if gradients.wanted:
+                computer.add_gradients(gradients, chunk, state, is_base)
+        ctx.save_for_backward(gradients.hidden, base, slopes)
+        ctx.head, ctx.wanted, ctx.kind = head, wanted, hidden.dtype
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        unit, base, slopes = ctx.saved_tensors
+        rows, ids, weight = ctx.wanted.rows, ctx.wanted.ids, ctx.head.weight.detach()
+        per_row = unit.new_zeros(unit.shape[0]).index_add_(0, rows, upstream)
+        gradient = unit * per_row.unsqueeze(1)
+        of_base = base[rows]
+        forks = (ids != ids[of_base]).nonzero().squeeze(1)
+        for some in forks.split(_FORKS):
+            other = of_base[some]
+            difference = slopes[some, None] * weight[ids[some]] - slopes[other, None] * weight[ids[other]]
+            gradient.index_add_(0, rows[some], upstream[some, None] * difference)
+        return gradient.to(ctx.kind), None, None, None, None
 
 
 class _WeightedSum(Function):
@@ -318,6 +366,12 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total.add_(torch.mm(left, right))
+
+
+def _first_of_row(rows: Tensor, n_rows: int) -> Tensor:
+    """[n_rows] a place in the table of targets for each row; -1 for a row without a target."""
+    places = torch.arange(rows.shape[0], device=rows.device)
+    return torch.full((n_rows,), -1, device=rows.device).scatter_reduce_(0, rows, places, "amax")
 
 
 def _limit(tensor: Tensor, limits: dict[str, int]) -> int:

@@ -26,9 +26,10 @@ from ramify.base.runs import Run, is_run
 from ramify.model.embeddings import fit_embeddings
 from ramify.model.failures import INCOMPLETE, one_line
 from ramify.model.families import check_family, longest
+from ramify.model.quantize import COMPUTE, NF4, nf4_settings
 from ramify.model.rates import fastest_dtype
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, NF4: COMPUTE}
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -182,17 +183,19 @@ def load_model(
         name: `nano`, a hub id, a local model folder, an adapter folder, or a run folder.
         adapter: an adapter folder or a run to put on top of it.
         revision: of a hub model; None: the one that the adapter was made on, else the default one.
-        dtype: fp32, bf16, fp16, or auto (whichever multiplies fastest here, by measurement).
+        dtype: fp32, bf16, fp16, auto (whichever multiplies fastest here, by measurement), or nf4 (frozen weights in 4
+            bits, all else in bf16).
         device: cpu, cuda, cuda:N, mps, or auto.
         trainable: whether a loaded adapter will be trained on.
 
     Raises:
         ModelError: one line for each way it can fail: unknown name, no network, gated, half-downloaded, weights that
-            are missing, a family that cannot be computed as a tree.
+            are missing, a family that cannot be computed as a tree, 4-bit weights where they cannot be had.
     """
     source = _at_revision(resolve(name, adapter), revision)
     where = choose_device(device)
     kind = _DTYPES[dtype] if dtype != "auto" else fastest_dtype(where)
+    quantised = nf4_settings(where) if dtype == NF4 else {}
     with one_line(name), quiet():
         config = AutoConfig.from_pretrained(source.location, revision=source.revision)
         check_family(config)
@@ -206,6 +209,7 @@ def load_model(
             dtype=kind,
             use_safetensors=True,
             output_loading_info=True,
+            **quantised,
         )
     _refuse_missing(name, loading["missing_keys"])
     fit_embeddings(network, len(tokenizer))

@@ -25,6 +25,7 @@ from ramify.base.errors import ModelError, RunError, unknown
 from ramify.model.embeddings import grow_embeddings
 from ramify.model.load import LoadedModel, quiet
 from ramify.model.logprobs import base_network
+from ramify.model.quantize import is_quantised
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template
 
@@ -185,7 +186,12 @@ def merged(loaded: LoadedModel, dtype: torch.dtype | None = None) -> LoadedModel
     """A copy with the adapter added into the weights in fp32, then cast to `dtype` (None: the model's own).
 
     Merging into bf16 directly would lose up to 0.08 in the logits.
+
+    Raises:
+        ModelError: the weights are held in 4 bits.
     """
+    if is_quantised(loaded.network):
+        raise ModelError(f"{loaded.name} is held in 4 bits", hint="load it without quantising to merge the adapter")
     network = copy.deepcopy(loaded.network).float()
     if isinstance(network, PeftModel):
         network = network.merge_and_unload()

@@ -53,9 +53,9 @@ class Collection:
         """
         found = cls(run)
         by_id = {problem.id: problem for problem in problems}
-        judged = [verdict_from_plain(row) for row in _whole_lines(run.folder / _VERDICTS)]
+        judged = [verdict_from_plain(row) for row in whole_lines(run.folder / _VERDICTS)]
         verdicts = {(each.problem_id, each.sample_index): each for each in judged}
-        for sample in map(sample_from_plain, _whole_lines(run.folder / _SAMPLES)):
+        for sample in map(sample_from_plain, whole_lines(run.folder / _SAMPLES)):
             if sample.problem_id not in by_id:
                 raise RunError(f"{run.folder / _SAMPLES}: problem {sample.problem_id!r} is not among the questions")
             verdict = verdicts.get((sample.problem_id, sample.index))
@@ -122,8 +122,12 @@ def samples_in(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a file, without a last line that was cut off in writing."""
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Records of a file; a last line that was cut off in writing is removed from it.
+
+    Raises:
+        DataError: another line cannot be read.
+    """
     if not path.is_file():
         return []
     _drop_torn_line(path)

@@ -28,7 +28,7 @@ from ramify.base.types import Completion, Example, Problem, Reason, Sample, Stop
 from ramify.data.sources import read_problems
 
 Split = Literal["train", "valid"]
-TASKS = ("unit_conversion", "math")
+TASKS = ("unit_conversion", "math", "grading")
 
 
 class Task(Protocol):
@@ -76,6 +76,10 @@ def load_task(settings: config.Task) -> Task:
         from ramify.tasks.math import Math
 
         return Math.from_settings(settings)
+    if settings.name == "grading":
+        from ramify.tasks.grading import Grading
+
+        return Grading.from_settings(settings)
     if not settings.name.endswith(".py"):
         raise TaskError(unknown("task", settings.name, TASKS), hint="a task of your own is a .py file defining `task`")
     from ramify.tasks.user import load_task_file

@@ -9,7 +9,7 @@ from ramify.base import config
 from ramify.base.errors import DataError
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.tasks.conversions import questions
-from ramify.tasks.grading import CLOSE, OPEN, correct, judge, parse_answer, write_number
+from ramify.tasks.numbers import CLOSE, OPEN, correct, judge, parse_answer, write_number
 from ramify.tasks.task import Split
 
 TOLERANCE = 0.05
@@ -21,7 +21,7 @@ class UnitConversion:
     """Generated questions (see `ramify.tasks.conversions`), and files of `[question, answer]` pairs.
 
     Attributes:
-        tolerance: relative, strictly less than (see `ramify.tasks.grading.correct`).
+        tolerance: relative, strictly less than (see `ramify.tasks.numbers.correct`).
         rows: problems of the generated training split when no number is asked for.
         seed: of the generator.
     """

@@ -43,7 +43,7 @@ class TrainState:
         evaluated_step: step of the last evaluation, and `saved_step` of the last checkpoint: a run that was stopped
             between a step and its evaluation makes up for it when it goes on.
         tokens: tokens of the unshared sequences so far; `computed_tokens` of the packed rows.
-        trained_tokens: sum of the weights trained on.
+        trained: sum of what the losses were divided by (trained tokens with their weights, or pairs).
         seconds: time spent in steps.
         scale: loss scale (fp16), after `good_steps` steps without overflow.
         stopped_early: whether the early stop ended the run.
@@ -59,12 +59,12 @@ class TrainState:
     saved_step: int | None = None
     tokens: int = 0
     computed_tokens: int = 0
-    trained_tokens: float = 0.0
+    trained: float = 0.0
     seconds: float = 0.0
     scale: float = 1.0
     good_steps: int = 0
     stopped_early: bool = False
-    window: dict[str, float] = field(default_factory=dict)
+    window: dict[str, Any] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
 
 

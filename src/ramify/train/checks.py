@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from ramify.base.config import Prompting, RunConfig
+from ramify.base.config import DPO, Prompting, RunConfig
 from ramify.base.errors import ConfigError, LengthError
 from ramify.base.types import Example, Problem
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template, missing_tokens
 from ramify.train.rows import length_limit, render
+
+_USED_BY = {
+    "label_smoothing": ("sigmoid", "robust"),
+    "gamma": ("simpo",),
+    "reference": ("sigmoid", "ipo", "hinge", "robust"),
+}
+"""Settings of preference optimisation that some losses do not know."""
 
 
 def renderer_for(tokenizer: PreTrainedTokenizerBase, prompting: Prompting, stop_ids: tuple[int, ...] = ()) -> Renderer:
@@ -94,3 +101,18 @@ def check_adapter(config: RunConfig, tokenizer: PreTrainedTokenizerBase, adapter
             f"prompt.chat_template = {name!r} adds {', '.join(added)}, which the adapter {adapter} does not train",
             hint="merge the adapter first, or use the template it was trained with",
         )
+
+
+def check_preference(settings: DPO) -> None:
+    """Refuse settings of preference optimisation that its loss would not use.
+
+    Raises:
+        ConfigError: one of them is not at its default.
+    """
+    for name, losses in _USED_BY.items():
+        value, default = getattr(settings, name), DPO.model_fields[name].default
+        if settings.loss not in losses and value != default:
+            raise ConfigError(
+                f"dpo.{name} = {value}: dpo.loss = {settings.loss} does not use it",
+                hint=f"leave it out, or dpo.loss={'|'.join(losses)}",
+            )

@@ -8,8 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ramify.base.config import RunConfig
 from ramify.model.load import choose_device, load_without_weights, resolve
-from ramify.train.checks import check_adapter, check_sampling, check_training, renderer_for
+from ramify.train.checks import check_adapter, check_preference, check_sampling, check_training, renderer_for
 from ramify.train.folder import Opening, check_free, run_folder
+from ramify.train.material import Rendered, RunData
+from ramify.train.pairs import read_preferences, render_pairs
 from ramify.train.rows import read_examples, read_training_problems, render_all
 from ramify.train.schedule import Schedule
 
@@ -19,10 +21,10 @@ class DryRun:
     """The size of a run.
 
     Attributes:
-        rows: training rows (sft) or questions (rft).
-        tokens: of one pass over the unshared rows (sft) or of all prompts (rft).
-        longest: tokens of the longest sequence (sft), or of the longest prompt with its completion (rft).
-        steps: optimizer steps (sft; 0 for rft, where they depend on what is selected).
+        rows: training rows (sft), pairs (dpo) or questions (rft).
+        tokens: of one pass over the unshared sequences (sft, dpo) or of all prompts (rft).
+        longest: tokens of the longest sequence (sft, dpo), or of the longest prompt with its completion (rft).
+        steps: optimizer steps (sft, dpo; 0 for rft, where they depend on what is selected).
         samples: completions that will be drawn (rft).
         notes: what the user should know before the first step.
     """
@@ -49,17 +51,28 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     tokenizer, limit = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
     has_adapter = resolve(config.model, config.adapter).adapter is not None
     check_adapter(config, tokenizer, (config.adapter or config.model) if has_adapter else None)
-    found = _sampling(config, tokenizer, limit) if config.method == "rft" else _training(config, tokenizer, limit)
+    counted = {"sft": _examples, "rft": _sampling, "dpo": _preferences}[config.method]
+    found = counted(config, tokenizer, limit)
     check_free(run_folder(config), Opening(resume, overwrite))
     return found
 
 
-def _training(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
+def _examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
     examples = read_examples(config, "train")
     valid = [] if config.data.valid is None else read_examples(config, "valid")
-    data = render_all(config, renderer_for(tokenizer, config.prompt), limit, examples, valid)
+    return _training(config, render_all(config, renderer_for(tokenizer, config.prompt), limit, examples, valid))
+
+
+def _preferences(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
+    check_preference(config.dpo)
+    pairs = read_preferences(config, "train")
+    valid = [] if config.data.valid is None else read_preferences(config, "valid")
+    return _training(config, render_pairs(config, renderer_for(tokenizer, config.prompt), limit, pairs, valid))
+
+
+def _training(config: RunConfig, data: RunData[Rendered]) -> DryRun:
     return DryRun(
-        rows=len(data.train.examples),
+        rows=len(data.train),
         tokens=data.train.tokens,
         longest=data.train.longest,
         steps=Schedule.of(data.train.groups, config.train, config.seed).total,

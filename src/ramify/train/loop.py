@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,15 @@ from ramify.train.objective import Objective
 from ramify.train.optimizer import LossScale, MasterAdamW
 from ramify.train.progress import Progress
 from ramify.train.schedule import Schedule
-from ramify.train.steps import StepResult, Window, detached, evaluate_loss, sum_shares
+from ramify.train.steps import StepResult, Window, detached, measure_all, sum_shares
+
+Watch = Callable[[Mapping[str, float]], Iterable[str]]
+"""Looks at each line of training metrics; returns what the user should know of it."""
+
+
+def unwatched(row: Mapping[str, float]) -> Iterable[str]:
+    """A watch that finds nothing."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Job:
         seed: of order and dropout.
         run: where metrics and checkpoints go.
         save_weights: writes the trained weights into a folder.
+        watch: looks at every line of training metrics.
     """
 
     network: Any
@@ -59,6 +68,7 @@ class Job:
     seed: int
     run: Run
     save_weights: Callable[[Path], None]
+    watch: Watch = unwatched
 
 
 class Loop:
@@ -155,12 +165,12 @@ class Loop:
         state.step += 1
         state.tokens += result.tokens
         state.computed_tokens += result.computed
-        state.trained_tokens += result.divisor
+        state.trained += result.divisor
         state.seconds += seconds
         state.scale, state.good_steps = self.scale.value, self.scale.good_steps
         self._window.add(result, seconds)
         state.window = asdict(self._window)
-        state.last = {"lr": lr, "grad_norm": result.grad_norm, **result.metrics}
+        state.last = {"lr": lr, "grad_norm": result.grad_norm}
 
     def _report(self, log: MetricLog, result: StepResult, lr: float) -> None:
         step, speed = self.state.step, self._window.tokens_per_second
@@ -174,18 +184,20 @@ class Loop:
         state, window = self.state, self._window
         if not window.divisor:
             return
-        log.log(
-            "train",
-            state.step,
-            epoch=round(self.schedule.epoch(state.step), 6),
-            loss=window.loss,
-            tokens=state.tokens,
-            computed_tokens=state.computed_tokens,
-            seconds=round(state.seconds, 3),
-            tokens_per_second=round(window.tokens_per_second, 1),
+        row = {
+            "epoch": round(self.schedule.epoch(state.step), 6),
+            "loss": window.loss,
+            "tokens": state.tokens,
+            "computed_tokens": state.computed_tokens,
+            "seconds": round(state.seconds, 3),
+            "tokens_per_second": round(window.tokens_per_second, 1),
             **state.last,
-        )
+            **window.metrics,
+        }
+        log.log("train", state.step, **row)
         self._window, state.window = Window(), {}
+        for note in self.job.watch(row):
+            self.progress.note(f"step {state.step}: {note}")
 
     def _after_step(self, log: MetricLog) -> None:
         """Evaluate, save and clear away what is due after the steps done so far, if that was not done already."""
@@ -209,9 +221,11 @@ class Loop:
     def _evaluate(self, valid: Objective, log: MetricLog) -> bool:
         """Measure the validation loss, and whether it is the lowest. Before the first step it only marks the start."""
         settings, state = self.job.settings, self.state
-        loss = evaluate_loss(self.job.network, valid, settings.micro_tokens)
-        finite = math.isfinite(loss)
-        log.log("eval", state.step, epoch=round(self.schedule.epoch(state.step), 6), loss=loss if finite else None)
+        found = measure_all(self.job.network, valid, settings.micro_tokens)
+        loss, finite = found.loss, math.isfinite(found.loss)
+        epoch = round(self.schedule.epoch(state.step), 6)
+        metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
+        log.log("eval", state.step, epoch=epoch, loss=loss if finite else None, **metrics)
         if not finite:
             self.progress.note(f"step {state.step}: the validation loss is {loss:g}; the step is not among the best")
         state.evaluated_step, self._valid_loss = state.step, loss

@@ -1,7 +1,7 @@
 """What a method asks of the loop: which sequences belong together, what a step is divided by, a micro-batch's loss.
 
-The loop knows no method. Supervised fine-tuning is here; a preference method is another class of the same shape,
-whose groups are pairs, whose weights count pairs, and whose loss compares them.
+The loop knows no method. Supervised fine-tuning is here; preference optimisation is another class of the same shape
+(see `preference`), which counts pairs.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Objective(Protocol):
 
     @property
     def groups(self) -> Sequence[Sequence[int]]:
-        """Indices of sequences that stay neighbours when the order is shuffled."""
+        """Indices of rows (sequences, or pairs of them) that stay neighbours when the order is shuffled."""
 
     def divisor(self, indices: Sequence[int]) -> float:
-        """What the loss of these sequences is divided by, counted before anything is computed."""
+        """What the loss of these rows is divided by, counted before anything is computed."""
 
     def micro_batches(self, indices: Sequence[int], micro_tokens: int) -> list[list[int]]:
-        """The indices cut into parts of at most `micro_tokens` packed tokens (one sequence alone may have more)."""
+        """The indices cut into parts of at most `micro_tokens` packed tokens (one row alone may have more)."""
 
     def share(self, network: Any, indices: Sequence[int], divisor: float) -> Share:
         """Loss and gradient of one micro-batch, for training."""

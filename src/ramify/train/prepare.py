@@ -20,11 +20,18 @@ from ramify.train.checks import check_adapter
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trainable model and the renderer that goes with it; `notes` are what the user should know of it."""
+    """A trainable model and the renderer that goes with it.
+
+    Attributes:
+        fused: whether its layers were swapped for hand-written ones.
+        fresh: whether its adapter was put on here: until it is trained the model without it is the same.
+        notes: what the user should know of it.
+    """
 
     loaded: LoadedModel
     renderer: Renderer
     fused: bool
+    fresh: bool
     notes: tuple[str, ...] = ()
 
 
@@ -42,7 +49,7 @@ def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedMod
     start = _load(config, checkpoint) if loaded is None or checkpoint is not None else loaded
     check_start(config, start)
     start, renderer, added = fit_template(start, config.prompt)
-    note = None
+    note, fresh = None, False
     if config.lora is None:
         trained = start
         trained.network.requires_grad_(True)
@@ -50,11 +57,11 @@ def prepare(config: RunConfig, checkpoint: Path | None = None, loaded: LoadedMod
         trained, note = start, unused_settings(start.network, config.lora)
     else:
         seed = key(config.seed, "lora") >> 1
-        trained = add_adapter(start, config.lora, seed=seed, train_tokens=added)
+        trained, fresh = add_adapter(start, config.lora, seed=seed, train_tokens=added), True
     network = trained.network
     if config.train.checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Prepared(trained, renderer, fuse(network), () if note is None else (note,))
+    return Prepared(trained, renderer, fuse(network), fresh, () if note is None else (note,))
 
 
 def check_start(config: RunConfig, loaded: LoadedModel) -> None:
@@ -70,14 +77,17 @@ def check_start(config: RunConfig, loaded: LoadedModel) -> None:
         adapter_targets(loaded.network, config.lora)
 
 
-def fingerprint(network: Any) -> str:
+def fingerprint(network: Any, *, trained: bool = False) -> str:
     """SHA-256 over names, shapes and some values of the frozen weights: whether a resumed run has the same base.
 
     The values are the first ones: the last rows of an embedding may have been made for added tokens.
+
+    Args:
+        trained: whether the weights that are trained count too.
     """
     found = hashlib.sha256()
     for name, weight in network.named_parameters():
-        if weight.requires_grad:
+        if weight.requires_grad and not trained:
             continue
         flat = weight.detach().reshape(-1)
         some = flat[:16].float().cpu()
@@ -91,6 +101,11 @@ def _load(config: RunConfig, checkpoint: Path | None) -> LoadedModel:
     name = config.model if checkpoint is None or not full else str(checkpoint)
     adapter = config.adapter if checkpoint is None else None if full else str(checkpoint)
     loaded = load_model(
-        name, adapter=adapter, revision=config.revision, dtype=settings.dtype, device=settings.device, trainable=True
+        name,
+        adapter=adapter,
+        revision=config.revision,
+        dtype=settings.quantize or settings.dtype,
+        device=settings.device,
+        trainable=True,
     )
     return loaded if checkpoint is None else replace(loaded, name=config.model, adapter=config.adapter)

@@ -30,11 +30,13 @@ from ramify.train.checkpoint import find_checkpoints
 from ramify.train.checks import check_sampling, check_training, renderer_for
 from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
+from ramify.train.material import Material
 from ramify.train.prepare import check_start
 from ramify.train.progress import LogProgress, Progress
 from ramify.train.rows import read_examples, read_training_problems
 from ramify.train.select import Selection, Yield, select, yield_record
-from ramify.train.sft import stage, train_examples, train_staged
+from ramify.train.sft import METHOD
+from ramify.train.staged import carry_out, stage, train_staged
 
 
 def run(
@@ -152,7 +154,12 @@ class _Rounds:
     def _load(self, name: str, adapter: str | None) -> LoadedModel:
         settings, revision = self.config.train, self.config.revision
         return load_model(
-            name, adapter=adapter, revision=revision, dtype=settings.dtype, device=settings.device, trainable=True
+            name,
+            adapter=adapter,
+            revision=revision,
+            dtype=settings.quantize or settings.dtype,
+            device=settings.device,
+            trainable=True,
         )
 
     def _train(self, run: Run, number: int, rows: Sequence[Example], valid: Sequence[Example]) -> None:
@@ -164,13 +171,14 @@ class _Rounds:
         start, self.start = self.start, None  # unused so far when every sample was there already
         if find_checkpoints(run.folder):
             start = None  # the weights of the newest one are trained on
+        material = Material(rows, valid)
         if number < self.config.select.rounds:
             config = self.config.model_copy(update={"out": _round_folder(run, number), "method": "sft"})
-            train_examples(config, rows, valid, Opening(resume=True), self.progress)
+            carry_out(METHOD, config, material, Opening(resume=True), self.progress)
             return
-        staged = stage(self.config, rows, valid, resume=self.opening.resume, loaded=start or self.loaded)
+        staged = stage(METHOD, self.config, material, resume=self.opening.resume, loaded=start or self.loaded)
         check_unchanged(run, self.config, staged.hashes)
-        train_staged(staged, run, self.progress)
+        train_staged(METHOD, staged, run, self.progress)
 
 
 def _round_folder(run: Run, number: int) -> Path:

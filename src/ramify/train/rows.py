@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 from ramify.base.config import Data, RunConfig
 from ramify.base.errors import ConfigError, DataError, LengthError
@@ -17,7 +17,7 @@ from ramify.base.types import Conversation, Example, Problem, TokenSequence
 from ramify.data.sources import Rows, read_rows
 from ramify.prompts.renderer import Renderer
 from ramify.tasks.task import Task, answer_examples, load_problems, load_task
-from ramify.train.schedule import Schedule
+from ramify.train.material import RunData
 
 Split = Literal["train", "valid"]
 VALID_ROWS = 200
@@ -39,6 +39,17 @@ class TrainingSet:
     sequences: tuple[TokenSequence, ...]
     groups: tuple[tuple[int, ...], ...]
     too_long: int = 0
+
+    unit: ClassVar[str] = "sequences"
+    trains: ClassVar[str] = "tokens"
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def n_sequences(self) -> int:
+        """One for each completion."""
+        return len(self.sequences)
 
     @cached_property
     def tokens(self) -> int:
@@ -64,61 +75,6 @@ class TrainingSet:
             found.update(array("q", sequence.ids).tobytes())
             found.update(array("d", sequence.weights).tobytes())
         return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What a run trains and is evaluated on.
-
-    Attributes:
-        leaked: sources of validation rows whose prompt occurs in training.
-        separate: completions that could not be tokenised together with their prompt.
-    """
-
-    train: TrainingSet
-    valid: TrainingSet | None
-    leaked: tuple[str, ...]
-    separate: int
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """Of the token sequences."""
-        return {"data.train": self.train.digest, **({} if self.valid is None else {"data.valid": self.valid.digest})}
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What run.json says about the data."""
-        return {
-            "rows": len(self.train.examples),
-            "sequences": len(self.train.sequences),
-            "tokens_per_epoch": self.train.tokens,
-            "trained_tokens_per_epoch": self.train.trained,
-            "longest": self.train.longest,
-            "too_long": self.train.too_long,
-            "valid_rows": 0 if self.valid is None else len(self.valid.examples),
-            "leaked": len(self.leaked),
-            "separately_tokenised": self.separate,
-        }
-
-    def notes(self, config: RunConfig) -> list[str]:
-        """What the user should know before the first step."""
-        found = []
-        if self.leaked and self.valid is not None:
-            found.append(
-                f"{len(self.leaked)} of {len(self.valid.examples)} validation questions also occur in training "
-                f"(first: {self.leaked[0]}); their score says nothing about new questions"
-            )
-        if self.train.too_long:
-            found.append(f"{self.train.too_long} training sequences were too long and left out")
-        if self.separate:
-            found.append(f"{self.separate} completions were tokenised apart from their prompt: tokens cross the seam")
-        if self.valid is not None and config.train.load_best and (chosen := _also_measured(config, self.valid)):
-            found.append(
-                f"{chosen} validation questions are also those of `ramify eval`: choosing the best checkpoint on them "
-                "flatters its score (name other rows in data.valid, or set train.load_best=false)"
-            )
-        warning = Schedule.of(self.train.groups, config.train, config.seed).warning()
-        return found + ([] if warning is None else [warning])
 
 
 def read_examples(config: RunConfig, split: Split) -> list[Example]:
@@ -166,7 +122,7 @@ def rows_file(source: Path | str) -> Path:
 
 def render_all(
     config: RunConfig, renderer: Renderer, max_length: int, examples: Sequence[Example], valid: Sequence[Example]
-) -> RunData:
+) -> RunData[TrainingSet]:
     """Training and validation rows as token sequences.
 
     Args:
@@ -179,8 +135,9 @@ def render_all(
     limit = length_limit(config.data, max_length)
     train_set = render(examples, renderer, limit, config.data, "training rows")
     valid_set = render(valid, renderer, limit, config.data, "validation rows") if valid else None
-    leaked = leaks(train_set.examples, valid_set.examples) if valid_set is not None else []
-    return RunData(train_set, valid_set, tuple(each.source for each in leaked), renderer.separate_count)
+    used = () if valid_set is None else valid_set.examples
+    leaked = tuple(each.source for each in leaks(train_set.examples, used))
+    return RunData(train_set, valid_set, leaked, renderer.separate_count, _also_measured(config, used))
 
 
 def render(examples: Sequence[Example], renderer: Renderer, limit: int, data: Data, name: str) -> TrainingSet:
@@ -207,7 +164,18 @@ def render(examples: Sequence[Example], renderer: Renderer, limit: int, data: Da
     return _collect(rendered, limit, len(long), name)
 
 
-def leaks(train: Iterable[Example], valid: Iterable[Example]) -> list[Example]:
+class Prompted(Protocol):
+    """A row that has a prompt."""
+
+    @property
+    def prompt(self) -> Conversation:
+        """The turns up to where the model speaks."""
+
+
+Row = TypeVar("Row", bound=Prompted)
+
+
+def leaks(train: Iterable[Prompted], valid: Iterable[Row]) -> list[Row]:
     """Validation rows whose prompt occurs in training, white space and letter case aside."""
     known = {_asked(example.prompt) for example in train}
     return [example for example in valid if _asked(example.prompt) in known]
@@ -231,14 +199,14 @@ def _unmeasured(config: RunConfig, task: Task) -> list[Problem]:
     return found[measured:] or found
 
 
-def _also_measured(config: RunConfig, valid: TrainingSet) -> int:
+def _also_measured(config: RunConfig, valid: Sequence[Example]) -> int:
     """How many validation rows are among the questions of `ramify eval`."""
-    if str(config.data.valid) != str(config.evaluate.problems):
+    if not valid or str(config.data.valid) != str(config.evaluate.problems):
         return 0
     if str(config.data.valid) != "task":
-        return len(valid.examples)
+        return len(valid)
     measured = {_asked(each.prompt) for each in load_task(config.task).problems("valid", config.evaluate.limit)}
-    return sum(_asked(example.prompt) in measured for example in valid.examples)
+    return sum(_asked(example.prompt) in measured for example in valid)
 
 
 def _own_rows(config: RunConfig) -> int:

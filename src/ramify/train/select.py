@@ -16,7 +16,7 @@ from ramify.base.config import Select
 from ramify.base.errors import ConfigError
 from ramify.base.types import Completion, Example, Lineage, Problem, Reason, Sample, Stop, Verdict
 from ramify.tasks.collection import Graded
-from ramify.tasks.grading import correct
+from ramify.tasks.numbers import correct
 
 _HISTOGRAM_BINS = 10
 

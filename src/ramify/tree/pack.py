@@ -5,7 +5,8 @@ Shape legend: T packed tokens, S supervised targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -15,7 +16,10 @@ from torch import Tensor
 
 from ramify.base.types import TokenSequence
 from ramify.tree.layout import Layout
-from ramify.tree.tree import Ints, as_ids, grow, shared_prefixes, sorted_order
+from ramify.tree.tree import grow
+
+_ID = np.dtype(">u4")
+"""A token id in a key: most significant byte first, so that bytes compare as ids do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,25 +90,60 @@ def pack(sequences: Sequence[TokenSequence]) -> Batch:
     )
 
 
-def micro_batches(sequences: Sequence[TokenSequence], micro_tokens: int) -> list[list[int]]:
-    """Group sequences so that each group packs to at most `micro_tokens` tokens.
+def micro_batches(sequences: Iterable[TokenSequence], micro_tokens: int) -> list[list[int]]:
+    """Group sequences so that each group packs to at most `micro_tokens` tokens (see `joint_batches`)."""
+    return joint_batches(((sequence,) for sequence in sequences), micro_tokens)
+
+
+def joint_batches(items: Iterable[Sequence[TokenSequence]], micro_tokens: int) -> list[list[int]]:
+    """Group items, whose sequences stay together, so that each group packs to at most `micro_tokens` tokens.
 
     Neighbours in the tree stay together, so that as little as possible is computed twice. The groups depend on the
-    set of sequences only; a sequence longer than the budget makes a group of its own.
+    set of items only; an item larger than the budget makes a group of its own. Sizes are exact: what a sequence adds
+    to a sorted set is its length less the longest prefix it shares with one of its two neighbours there.
 
     Returns:
-        Indices of the sequences, each exactly once.
+        Indices of the items, each exactly once.
     """
-    ids: list[Ints] = [as_ids(sequence.ids) for sequence in sequences]
-    order = sorted_order(ids)
+    keys = [[_sort_key(sequence) for sequence in item] for item in items]
     groups: list[list[int]] = []
-    used = 0
-    for index, common in zip(order, shared_prefixes(ids, order), strict=True):
-        added = len(ids[index]) - common
-        if groups and used + added <= micro_tokens:
+    grown = _GrownSize()
+    for index in sorted(range(len(keys)), key=lambda index: min(keys[index], default=b"")):
+        grown.add(keys[index])
+        if groups and grown.tokens <= micro_tokens:
             groups[-1].append(index)
-            used += added
-        else:
-            groups.append([index])
-            used = len(ids[index])
+            continue
+        groups.append([index])
+        grown = _GrownSize()
+        grown.add(keys[index])
     return groups
+
+
+class _GrownSize:
+    """How many tokens the prefix tree of the sequences added so far has."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._sorted: list[bytes] = []
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            place = bisect_left(self._sorted, key)
+            neighbours = self._sorted[max(0, place - 1) : place + 1]
+            self.tokens += len(key) // _ID.itemsize - max((_shared(key, other) for other in neighbours), default=0)
+            self._sorted.insert(place, key)
+
+
+def _sort_key(sequence: TokenSequence) -> bytes:
+    """The ids as bytes that compare as they do."""
+    return np.array(sequence.ids, dtype=_ID).tobytes()
+
+
+def _shared(first: bytes, second: bytes) -> int:
+    """How many first tokens two keys share."""
+    size = min(len(first), len(second)) // _ID.itemsize
+    if not size:
+        return 0
+    differs = np.frombuffer(first, _ID, size) != np.frombuffer(second, _ID, size)
+    place = int(differs.argmax())
+    return place if differs[place] else size

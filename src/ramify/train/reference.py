@@ -1,0 +1,145 @@
+"""Log-probabilities under the reference: computed once for all pairs of a run, on trees of all its data, and kept.
+
+    reference.npz   train_chosen, train_rejected [n] fp32, valid_… where there is validation, and `key`: digests of
+                    weights and data, and the layout, type and device they were computed with
+
+In reduced precision the layout of a batch moves log-probabilities by rounding, so that another layout is another key.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ramify.base.errors import RunError
+from ramify.base.types import TokenSequence
+from ramify.model.logprobs import sequence_logprobs
+from ramify.train.pairs import PairSet
+from ramify.train.preference import Floats, Reference
+from ramify.train.progress import Progress
+from ramify.tree.pack import micro_batches, pack
+
+Key = Mapping[str, Any]
+FILE = "reference.npz"
+
+
+@dataclass(frozen=True)
+class References:
+    """What was computed under the reference, and what it took (`seconds` 0: read from the run folder)."""
+
+    train: Reference
+    valid: Reference | None
+    seconds: float = 0.0
+    tokens: int = 0
+    computed_tokens: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says about it."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "tokens": self.tokens,
+            "computed_tokens": self.computed_tokens,
+            "saved_tokens": self.tokens - self.computed_tokens,
+        }
+
+
+def compute_references(
+    network: Any, train: PairSet, valid: PairSet | None, micro_tokens: int, progress: Progress
+) -> References:
+    """Log-probabilities of all completions under a network as it stands, dropout off.
+
+    All sequences are sorted and packed into trees of at most `micro_tokens` tokens; each is scored once.
+    """
+    began, sets = time.perf_counter(), [train] if valid is None else [train, valid]
+    parts = micro_batches((sequence for each in sets for sequence in each.sequences()), micro_tokens)
+    values = np.zeros(sum(each.n_sequences for each in sets), np.float32)
+    tokens = computed = 0
+    progress.start("reference", len(parts))
+    try:
+        with _without_dropout(network):
+            for done, part in enumerate(parts, start=1):
+                batch = pack([_sequence(sets, number) for number in part]).to(network.device)
+                values[part] = sequence_logprobs(network, batch).cpu().numpy()
+                tokens, computed = tokens + batch.n_unshared, computed + len(batch.input_ids)
+                progress.update(done, tokens_per_second=tokens / max(time.perf_counter() - began, 1e-9))
+    finally:
+        progress.close()
+    own, others = np.split(values, [train.n_sequences])
+    seconds = time.perf_counter() - began
+    return References(_halves(own), None if valid is None else _halves(others), seconds, tokens, computed)
+
+
+def _sequence(sets: Sequence[PairSet], number: int) -> TokenSequence:
+    """The sequence of that number in the sets taken together."""
+    first = sets[0].n_sequences
+    return sets[0].sequence(number) if number < first else sets[1].sequence(number - first)
+
+
+def _halves(values: Floats) -> Reference:
+    """The chosen ones come first in `PairSet.sequences`."""
+    return Reference(*np.split(values, 2))
+
+
+@contextmanager
+def _without_dropout(network: Any) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def read_references(folder: Path, key: Key) -> References | None:
+    """What the run folder keeps under this key; None when there is nothing, something else, or a damaged file."""
+    try:
+        with (folder / FILE).open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            if json.loads(str(kept["key"])) != dict(key):
+                return None
+            train = Reference(kept["train_chosen"], kept["train_rejected"])
+            valid = Reference(kept["valid_chosen"], kept["valid_rejected"]) if "valid_chosen" in kept else None
+            return References(train, valid)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def write_references(folder: Path, key: Key, references: References) -> None:
+    """Keep them in the run folder, whole or not at all.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    arrays: dict[str, Floats] = {"train_chosen": references.train.chosen, "train_rejected": references.train.rejected}
+    if references.valid is not None:
+        arrays |= {"valid_chosen": references.valid.chosen, "valid_rejected": references.valid.rejected}
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, key=np.array(json.dumps(dict(key))), **arrays)
+    _write_whole(folder / FILE, content.getvalue())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
