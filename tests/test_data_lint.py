@@ -102,6 +102,10 @@ def test_without_a_model_lengths_are_in_characters() -> None:
     }
 
 
+def test_nothing_is_said_of_lengths_where_no_pair_is_sound() -> None:
+    assert [name for name in lines(parse_config({}), [pair("", ""), pair("a", "a ")]) if "longer" in name] == []
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "rule"), [("long answer", "no", "longer"), ("no", "long one", "shorter")]
 )

@@ -109,7 +109,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         r"chosen: a text, or messages that e",
     ),
     ({"prompt": "a", **sides(turns, USER)}, r"chosen: the answer alone, or the prompt and the answer"),
-    (dict(ANSWERS), r"chosen: a user turn before the assistant's is needed"),
+    ({"question": "a", **ANSWERS}, r"prompt: a prompt .* is needed, found \['question', 'chosen', 'rejected'\]"),
+    ({"chosen": turns(said("a")), "rejected": turns(USER, said("b"))}, r"chosen: a user turn before the assistant's"),
     (
         {"chosen": turns(USER, said("a")), "rejected": turns(SYSTEM, USER, said("b"))},
         r"rejected: messages that begin as those of chosen do",

@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 
 import ramify
 from ramify.base.config import DPO, RunConfig
-from ramify.base.errors import ConfigError, DataError, ModelError, RunError, TrainingError
+from ramify.base.errors import ConfigError, DataError, ModelError, TrainingError
 from ramify.base.runs import Run, open_run
 from ramify.cli.main import app
 from ramify.model.load import load_model
+from ramify.model.quantize import is_quantised
 from ramify.train import dpo, sft
 from ramify.train.dryrun import dry_run
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
 from ramify.train.prepare import prepare
-from ramify.train.reference import References, compute_references, read_references, write_references
-from ramify.train.watch import PreferenceWatch
+from ramify.train.reference import compute_references
 
 __all__ = ["model_folder"]
 
@@ -227,18 +227,6 @@ def test_a_lost_reference_of_weights_that_have_changed_is_refused(
         dpo.run(config, resume=True, progress=Watcher())
 
 
-def test_references_are_kept_under_their_key(tmp_path: Path) -> None:
-    made = References(Reference(np.float32([1, 2]), np.float32([3, 4])), Reference.none(1), seconds=3.0)
-    write_references(tmp_path, {"weights": "a", "micro_tokens": 8}, made)
-    found = read_references(tmp_path, {"micro_tokens": 8, "weights": "a"})
-    assert found is not None and found.valid is not None and found.seconds == 0
-    np.testing.assert_array_equal(found.train.rejected, [3, 4])
-    assert read_references(tmp_path, {"weights": "a", "micro_tokens": 9}) is None
-    assert read_references(tmp_path / "nowhere", {}) is None
-    with pytest.raises(RunError, match="cannot be written"):
-        write_references(tmp_path / "nowhere", {}, made)
-
-
 @pytest.mark.parametrize("reference", ["start", "base"])
 def test_an_sft_adapter_is_the_reference_or_its_base_is(
     reference: str, model_folder: Path, rows: Path, tmp_path: Path
@@ -315,37 +303,6 @@ def test_a_model_that_differs_from_its_reference_is_not_trained(
     assert open_run(tmp_path / "run").record["status"] == "failed"
 
 
-def line(chosen: float, margin: float, lengths: tuple[float, float] = (10.0, 10.0), longer: float = 0.0) -> Any:
-    values = {"reward_chosen": chosen, "margin": margin, "margin_of_longer": longer}
-    return {**values, "length_chosen": lengths[0], "length_rejected": lengths[1]}
-
-
-def said(watch: PreferenceWatch, *rows: Any) -> list[str]:
-    return [note for row in rows for note in watch(row)]
-
-
-def test_falling_chosen_completions_are_said_once() -> None:
-    falling = line(-0.5, 0.6)
-    watch = PreferenceWatch()
-    assert not said(watch, line(0.0, 0.0), falling, falling, line(0.1, 0.6), falling, falling)  # not three running
-    [note] = said(watch, falling)
-    assert "become less likely while the margin grows (reward 0.00 → -0.50, margin 0.00 → 0.60)" in note
-    assert not said(watch, line(0.1, 0.6), falling, falling, falling)
-    assert not said(PreferenceWatch(), *[line(0.0, 0.0)] * 2, *[line(-0.5, 0.05)] * 5)  # the margin does not grow
-    resumed = PreferenceWatch([line(0.0, 0.0), falling, falling])
-    assert len(said(resumed, falling)) == 1
-    assert not said(PreferenceWatch([line(0.0, 0.0), *[falling] * 3]), falling)
-
-
-def test_a_margin_that_follows_the_length_is_said_once() -> None:
-    long, alike = line(0.3, 0.5, (40.0, 20.0), 0.5), line(0.3, 0.5, (40.0, 20.0), 0.1)
-    [note] = said(PreferenceWatch(), *[long] * 6)
-    assert "40 tokens on average, rejected ones 20, and the margin follows the length" in note
-    assert len(said(PreferenceWatch(), *[line(0.3, 0.5, (20.0, 40.0), -0.5)] * 3)) == 1
-    assert not said(PreferenceWatch(), *[alike] * 6)
-    assert not said(PreferenceWatch(), *[line(0.3, 0.5, (40.0, 38.0), 0.5)] * 6)
-
-
 def test_the_loop_passes_on_what_the_watch_says(model_folder: Path, tmp_path: Path) -> None:
     """Rejected completions that begin as the chosen ones do pull those down with them."""
     given = [{"prompt": f"q {n}", "chosen": "a" * 12 + "b" * n, "rejected": "a" * 40 + "c" * n} for n in range(1, 9)]
@@ -409,3 +366,19 @@ def test_pairs_in_memory_are_trained_on_from_python(model_folder: Path, tmp_path
     run = ramify.train(model, pairs, "dpo", out=tmp_path / "run", epochs=1, beta=0.2, dtype="fp32", tensorboard=False)
     assert run.record["config"]["dpo"]["beta"] == 0.2 and run.adapter is not None
     assert run.metrics("train")[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    further = ramify.train(run, pairs, "dpo", out=tmp_path / "on", epochs=1, dtype="fp32", tensorboard=False)
+    assert str(run.folder) in further.record["parents"]
+    assert further.metrics("train")[0]["logprob_chosen"] > run.metrics("train")[0]["logprob_chosen"]
+
+
+def test_a_model_held_in_4_bits_is_trained_in_4_bits(model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install 'ramify[quant]'")
+    pairs = [{"prompt": f"q {n}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    model = ramify.load(model_folder, dtype="nf4", device="cpu", chat_template="plain")
+    run = ramify.train(model, pairs, "dpo", out=tmp_path / "run", epochs=1, tensorboard=False)
+    assert run.record["config"]["train"]["quantize"] == "nf4" and run.record["dtype"] == "bfloat16"
+    assert run.metrics("train")[0]["loss"] == pytest.approx(0.693147, abs=0.01)
+    assert is_quantised(run.load().loaded.network)
+    assert not is_quantised(ramify.load(run.folder, dtype="fp32").loaded.network)
+    with pytest.raises(ConfigError, match="nf4 trains adapters only"):
+        ramify.train(model, pairs, "dpo", None, out=tmp_path / "full")

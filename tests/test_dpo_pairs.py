@@ -118,6 +118,7 @@ GOOD = {"prompt": "a question", "chosen": "yes", "rejected": "no"}
     ("bad", "message"),
     [
         ({"rejected": "yes"}, r"training pairs: 1 of 3 have equal sides \(first: .*t.jsonl:2\)"),
+        ({"rejected": "yes<|im_end|>"}, r"training pairs: 1 of 3 have sides of the same tokens \(first: .*t.jsonl:2\)"),
         ({"rejected": " "}, r"training pairs: 1 of 3 have an empty side \(first: .*t.jsonl:2\)"),
         ({"rejected": "n<|im_end|>o"}, r"t.jsonl:2: the completion holds the stop token"),
     ],
@@ -140,6 +141,11 @@ def test_long_pairs_are_refused_with_counts_or_left_out(model_folder: Path, tmp_
     found = rendered(config)
     assert len(found.train) == 2 and found.train.too_long == 2
     assert "2 training pairs were too long and left out" in found.notes(config)
+    good, measured = preferences_file(tmp_path / "p.jsonl"), {"drop_long": True, "valid": str(rows)}
+    config = make_config(model_folder, good, tmp_path / "run", method="dpo", data=measured)
+    assert "2 validation pairs were too long and left out" in rendered(config, valid=True).notes(config)
+    config = make_config(model_folder, rows, tmp_path / "run", method="dpo", data=measured)
+    assert rendered(config, valid=True).facts["leaked"] == 2  # of the two that are left
     only = make_config(model_folder, write(tmp_path / "l.jsonl", long), tmp_path / "run", data={"drop_long": True})
     with pytest.raises(LengthError, match="2 of 2 are longer"):
         rendered(only)
@@ -161,3 +167,17 @@ def test_prompts_that_leak_into_validation_are_counted(model_folder: Path, tmp_p
     found = rendered(config, valid=True)
     assert len(found.leaked) == 2 and found.facts["leaked"] == 2  # both pairs of prompt 4
     assert found.facts["valid_rows"] == 7
+
+
+def test_validation_on_the_questions_of_the_evaluation_is_said(model_folder: Path, tmp_path: Path) -> None:
+    """The best checkpoint is chosen on them, whatever file they come from."""
+    rows, valid = preferences_file(tmp_path / "t.jsonl", 4), preferences_file(tmp_path / "v.jsonl", 3, start=9)
+    asked = [json.loads(line) for line in valid.read_text().splitlines()][:2]
+    problems = write(tmp_path / "p.jsonl", [{"id": "a", "prompt": asked[0]["prompt"], "answer": "1"}])
+    for source, measured in ((str(problems), 3), ("task", 0)):
+        config = make_config(
+            *(model_folder, rows, tmp_path / "run"), data={"valid": str(valid)}, evaluate={"problems": source}
+        )
+        found = rendered(config, valid=True)
+        assert found.measured == measured
+        assert any("also those of `ramify eval`" in note for note in found.notes(config)) is (measured > 0)

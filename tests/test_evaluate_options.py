@@ -220,6 +220,9 @@ def test_the_command_line_scores_options(ramify: Ramify, model_folder: Path, pro
     assert (tmp_path / "e" / FILE).is_file()
     done = ramify(*command, "guess")
     assert done.code != 0 and "evaluate.scoring = 'guess': 'generate' or 'options' is needed" in done.err
+    for idle in ("--max-new-tokens=9", "sample.top_p=0.5"):
+        done = ramify(*command, "options", idle)
+        assert done.code == 2 and "evaluate.scoring=options draws nothing" in done.err
 
 
 def test_the_python_interface_scores_options(model_folder: Path, problems: Path) -> None:

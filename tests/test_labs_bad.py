@@ -255,6 +255,20 @@ def test_a_criterion_with_one_rating_is_no_choice(tmp_path: Path) -> None:
     assert {row["criterion"] for row in rows if row["lab"] == "bad"} == set(RATINGS)
 
 
+@pytest.mark.parametrize("title", ["Full marks. Good", "A" * 61])
+def test_a_rating_whose_title_no_answer_can_name_leaves_its_criterion_out(tmp_path: Path, title: str) -> None:
+    spoil = both(
+        written("rubrics.json", json.dumps(rubric()).replace('"title": "A"', f'"title": "{title}"', 1)),
+        written("rubric_ratings.csv", marked(r3c1=title)),
+    )
+    notes, rows, _ = spoilt(tmp_path, spoil)
+    assert [note.line for note in notes] == [
+        "bad:rubrics.json: the criterion is left out: 'Correctness': a letter or a short name is needed, "
+        f"its rating is called {title!r}"
+    ]
+    assert {row["criterion"] for row in rows if row["lab"] == "bad"} == {"Style"}
+
+
 def test_other_words_in_the_table_are_told_and_the_rubrics_are_used(tmp_path: Path) -> None:
     notes, rows, _ = spoilt(tmp_path, written("rubric_ratings.csv", marked(r4c1="Perfect.")))
     assert [(note.reason, note.detail) for note in notes] == [(Reason.WORDS, "'Correctness', A")]

@@ -99,10 +99,13 @@ def test_other_separators_are_told_by_the_first_line(separator: str) -> None:
     assert read_table(text, CRITERIA, "lab").grades == {"a": (1, 1)}
 
 
-def test_titles_with_many_semicolons_stay_titles() -> None:
-    criteria = (Criterion("a;b;c;d", "", (Rating("A", "x"), Rating("B", "y"))),)
-    rows = table({"a@x.org": (1,)}, {"a;b;c;d": ["x", "y"]})
-    assert read_table(csv_text(rows), criteria, "lab").grades == {"a": (1,)}
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("title", ["a;b;c;d", "Names, comments, style"])
+def test_titles_with_other_separators_stay_titles(title: str, separator: str) -> None:
+    criteria = (Criterion(title, "", (Rating("A", "x"), Rating("B", "y"))),)
+    file = io.StringIO()
+    csv.writer(file, delimiter=separator).writerows(table({"a@x.org": (1,)}, {title: ["x", "y"]}))
+    assert read_table(file.getvalue(), criteria, "lab").grades == {"a": (1,)}
 
 
 @pytest.mark.parametrize("cell", ["", " ", "0", "0.0"])

@@ -40,6 +40,7 @@ from ramify.evaluate.run import evaluate as measure
 from ramify.evaluate.settings import evaluation_config
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
+from ramify.model.quantize import NF4, is_quantised
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
 from ramify.tasks.task import load_problems, load_task
@@ -159,7 +160,8 @@ def load(
         model: `nano`, a hub id, a local model or adapter folder, or a run.
         adapter: an adapter folder or a run to put on top of it.
         revision: of a hub model.
-        dtype: fp32, bf16, fp16, auto (the fastest here, by measurement), or nf4 (4-bit weights).
+        dtype: fp32, bf16, fp16, nf4 (4-bit weights), or auto: nf4 for a run that was trained on it, else the fastest
+            here, by measurement.
         device: cpu, cuda, cuda:N, mps, or auto.
         prompting: chat_template, system, fewshot; what is not given is as the run was trained, or the model's own.
 
@@ -168,8 +170,11 @@ def load(
         ConfigError: an unknown prompting setting, or the model has no chat template (the message lists the choices).
     """
     name = str(model)
-    own: dict[str, Any] = evaluation_config(name).prompt.model_dump() if is_run(name) else {}
+    kept = evaluation_config(name) if is_run(name) else RunConfig()
+    own = kept.prompt.model_dump() if is_run(name) else {}
     config = parse_config({"prompt": {**own, **prompting}}, "load")
+    if dtype == "auto" and kept.train.quantize is not None:
+        dtype = kept.train.quantize
     loaded = load_model(
         name, adapter=None if adapter is None else str(adapter), revision=revision, dtype=dtype, device=device
     )
@@ -177,7 +182,7 @@ def load(
 
 
 def train(
-    model: Model | str | Path,
+    model: Run | Model | str | Path,
     data: str | Path | Sequence[Any],
     method: Literal["sft", "rft", "dpo"] = "sft",
     lora: LoRA | None = _LORA,
@@ -187,10 +192,11 @@ def train(
     overwrite: bool = False,
     **settings: Any,
 ) -> TrainedRun:
-    """Train a model; it is loaded anew, so the one given stays as it is. An adapter it has is trained on.
+    """Train a model; it is loaded anew, so the one given stays as it is. An adapter it has is trained on, and weights
+    that it holds in 4 bits are held so again.
 
     Args:
-        model: a loaded model, or whatever `load` takes.
+        model: a run, a loaded model, or whatever `load` takes.
         data: a file, `task` for the task's own rows, or rows in any shape that files may have.
         method: sft; rft (sample, grade, select, then sft); or dpo, whose rows are preference pairs.
         lora: adapter settings; None: full fine-tuning.
@@ -210,9 +216,9 @@ def train(
         name = start.name if start.adapter is None else start.base
         values |= {"model": name, "adapter": start.adapter, "revision": start.revision}
         values["prompt"] = model.prompting.model_dump()
-        values["train"] = {"device": str(start.device)}
+        values["train"] = {"device": str(start.device), "quantize": NF4 if is_quantised(start.network) else None}
     else:
-        values["model"] = str(model)
+        values["model"] = _name(model)
     for name, value in settings.items():
         _place(values, name, value)
     in_memory = not isinstance(data, str | Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def evaluate(
     from ramify.evaluate.settings import evaluation_config
 
     config = evaluation_config(model, overrides or [], given(options))
+    _refuse_drawing(config, [*given(options), *(each.partition("=")[0] for each in overrides or [])])
     console().print(_what(config), style="dim", markup=False)
     from ramify.evaluate.folder import drawn_before
     from ramify.evaluate.run import evaluate as measure
@@ -70,6 +72,19 @@ def evaluate(
     with SampleBar(stage, total, done=done) as bar:
         found = measure(config, problems=asked, on_sample=bar, overwrite=overwrite)
     _show(found)
+
+
+def _refuse_drawing(config: RunConfig, named: Sequence[str]) -> None:
+    """Refuse settings of drawing that were asked for where nothing is drawn.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from ramify.base.errors import ConfigError
+
+    idle = [name for name in named if name.startswith("sample.")]
+    if config.evaluate.scoring == "options" and idle:
+        raise ConfigError(f"{idle[0]}: evaluate.scoring=options draws nothing", hint=f"leave {idle[0]} out")
 
 
 def _what(config: RunConfig) -> str:

@@ -69,10 +69,10 @@ def pair_lines(config: RunConfig, split: str, pairs: Sequence[Pair], measure: Me
     sound = [pair for index, pair in enumerate(pairs) if index not in unmeasured]
     lines: Lines = [("pairs", len(pairs)), ("prompts that differ", len({pair.prompt for pair in pairs}))]
     lines += [(_named(flaw.value, pairs, indices), len(indices)) for flaw, indices in found.items()]
-    if measure is None or not sound:
+    if measure is None and sound:
         prompts = len({pair.prompt for pair in sound})
         lines += _length_lines([_characters(pair) for pair in sound], prompts, "characters")
-    else:
+    elif measure is not None and sound:
         lines += _token_lines(config, sound, measure)
     return [(f"{split}: {name}", value) for name, value in lines]
 

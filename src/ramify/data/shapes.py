@@ -177,6 +177,8 @@ def _preference(row: Mapping[str, Any], place: Place) -> Decoded:
         for name, side in (("chosen", chosen), ("rejected", rejected)):
             if len(side) > 1 and side[:-1] != prompt:
                 raise place.error(name, [turn.role for turn in side], "the answer alone, or the prompt and the answer")
+    elif len(chosen) == len(rejected) == 1:
+        raise place.error("prompt", [*row], "a prompt (or chosen and rejected as messages that begin with it)")
     else:
         prompt = ending_in_user(chosen[:-1], "chosen", place)
         if rejected[:-1] != prompt:

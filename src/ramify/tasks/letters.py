@@ -10,7 +10,7 @@ one of these forms; the first form that names any decides, and what was not plai
     {'answer': 'B'}                               single_quotes
     ```json … ```                                 code_fence
     The correct answer is B.   Answer: B          sentence
-    B. Mostly right   (B) Mostly right            option_line      at the start of a line
+    B. Mostly right   B: …   B) …   (B) …         option_line      at the start of a line
     b   B.                                        lone_letter      nothing else in the text
     {"answer": "b"}   b                           letter_case      in the two forms that hold nothing else
 
@@ -29,6 +29,7 @@ from functools import lru_cache
 
 from ramify.base.errors import DataError
 from ramify.base.types import Problem
+from ramify.data.labs.wording import LONGEST_TITLE
 
 _KEY = r"(?P<quote>[\"'])answer(?P=quote)\s{0,8}:\s{0,8}"
 # An apostrophe inside a word does not close a text in single quotes.
@@ -37,7 +38,7 @@ _JSON = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _FENCE = re.compile(r"```\w{0,10}")
-_TITLE = re.compile(r"([^\n]{1,60}?)\.(?=\s|$)")
+_TITLE = re.compile(rf"([^\n]{{1,{LONGEST_TITLE}}}?)\.(?=\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,15 @@ def _reader(letters: tuple[str, ...]) -> _Reader:
     after = r"\s{0,4}$|\s{0,4}\n|[.,:;)\]}\"'*`!](?-i:(?![a-z0-9]))|\s{1,4}(?:[(–—-]|because\b|since\b)"
     ended = rf"{another}(?={after})"
     opening = r"[\"'(\[{*`]{0,4}"
-    kind = r"(?<!incorrect )(?<!wrong )(?<!\w)(?i:answer|rating|grade)[\"'*`]{0,4}"
+    kind = r"(?<!incorrect )(?<!wrong )(?<!\w)(?i:answer|rating|grade|option|choice|response)[\"'*`]{0,4}"
     link = r"(?:\s{0,4}[:=]|\s{1,4}(?i:is)\b\s{0,4}:?)\s{0,4}"
     return _Reader(
         by_case={letter.casefold(): letter for letter in letters},
         value=re.compile(rf"\s{{0,8}}[(\[]?({named}){ended}", re.IGNORECASE),
         sentence=re.compile(rf"{kind}{link}{opening}(?i:option\s{{1,4}})?{opening}({named}){ended}"),
         line=re.compile(
-            rf"^[ \t*`\"'>-]{{0,8}}(?:({named})\*{{0,2}}[.)]\*{{0,2}}(?=\s|$|[A-Z])|\(({named})\))", re.MULTILINE
+            rf"^[ \t*`\"'>-]{{0,8}}(?:({named})\*{{0,2}}(?:[.)]\*{{0,2}}(?=\s|$|[A-Z])|:\*{{0,2}}\s)|\(({named})\))",
+            re.MULTILINE,
         ),
     )
 

@@ -108,8 +108,9 @@ class RunData(Generic[Set]):
                 f"{len(self.leaked)} of {len(self.valid)} validation questions also occur in training "
                 f"(first: {self.leaked[0]}); their score says nothing about new questions"
             )
-        if self.train.too_long:
-            found.append(f"{self.train.too_long} training {self.train.unit} were too long and left out")
+        for name, rows in (("training", self.train), ("validation", self.valid)):
+            if rows is not None and rows.too_long:
+                found.append(f"{rows.too_long} {name} {rows.unit} were too long and left out")
         if self.separate:
             found.append(f"{self.separate} completions were tokenised apart from their prompt: tokens cross the seam")
         if self.measured and config.train.load_best:

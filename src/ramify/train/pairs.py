@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, DataError, LengthError
 from ramify.base.types import Completion, Conversation, Example, Pair, TokenSequence
-from ramify.data.sources import read_pairs
+from ramify.data.sources import read_pairs, read_rows
 from ramify.prompts.renderer import Renderer
 from ramify.train.grouping import group_pairs
 from ramify.train.material import RunData
@@ -132,13 +133,24 @@ def render_pairs(
         DataError: a pair has equal or empty sides, or nothing is left.
     """
     limit = length_limit(config.data, max_length)
-    train_set = _render(pairs, renderer, limit, config, "training pairs")
-    valid_set = _render(valid, renderer, limit, config, "validation pairs") if valid else None
-    leaked = tuple(pair.source for pair in leaks(pairs, valid))
-    return RunData(train_set, valid_set, leaked, renderer.separate_count)
+    train_set, trained = _render(pairs, renderer, limit, config, "training pairs")
+    valid_set, measured = _render(valid, renderer, limit, config, "validation pairs") if valid else (None, [])
+    leaked = tuple(pair.source for pair in leaks(trained, measured))
+    return RunData(train_set, valid_set, leaked, renderer.separate_count, _also_measured(config, measured))
 
 
-def _render(pairs: Sequence[Pair], renderer: Renderer, limit: int, config: RunConfig, name: str) -> PairSet:
+def _also_measured(config: RunConfig, valid: Sequence[Pair]) -> int:
+    """How many validation pairs have the prompt of a problem that `ramify eval` asks."""
+    source = config.evaluate.problems
+    if not valid or not Path(source).is_file():
+        return 0
+    return len(leaks(read_rows(source, config.evaluate.limit).problems, valid))
+
+
+def _render(
+    pairs: Sequence[Pair], renderer: Renderer, limit: int, config: RunConfig, name: str
+) -> tuple[PairSet, list[Pair]]:
+    """Pairs as token ids, and those of them that are used."""
     _refuse_sides(pairs, name)
     places: dict[bytes, int] = {}
     prompts: list[Ids] = []
@@ -150,14 +162,16 @@ def _render(pairs: Sequence[Pair], renderer: Renderer, limit: int, config: RunCo
             prompts.append(prompt)
         for index in members:
             rendered[index] = place, completions[pairs[index].chosen], completions[pairs[index].rejected]
+    same = [pair for index, pair in enumerate(pairs) if np.array_equal(*rendered[index][1:])]
+    _refuse(same, "sides of the same tokens", len(pairs), name)
     lengths = {index: len(prompts[at]) + max(len(one), len(two)) for index, (at, one, two) in rendered.items()}
     long = {index: length for index, length in lengths.items() if length > limit}
     if len(long) == len(pairs) or (long and not config.data.drop_long):
         raise _too_long(long, pairs, limit, name)
-    used = [rendered[index] for index in range(len(pairs)) if index not in long]
-    prompt_of, chosen, rejected = zip(*used, strict=True)
+    used = [index for index in range(len(pairs)) if index not in long]
+    prompt_of, chosen, rejected = zip(*(rendered[index] for index in used), strict=True)
     groups = group_pairs(prompts, prompt_of, config.dpo.group_by, config.train.batch_size)
-    return PairSet(tuple(prompts), prompt_of, chosen, rejected, groups, len(long))
+    return PairSet(tuple(prompts), prompt_of, chosen, rejected, groups, len(long)), [pairs[index] for index in used]
 
 
 def _refuse_sides(pairs: Sequence[Pair], name: str) -> None:
@@ -168,14 +182,18 @@ def _refuse_sides(pairs: Sequence[Pair], name: str) -> None:
     """
     if not pairs:
         raise DataError(f"{name}: there are none")
-    empty = [pair.source for pair in pairs if not (pair.chosen.strip() and pair.rejected.strip())]
-    equal = [pair.source for pair in pairs if pair.chosen == pair.rejected]
-    for sources, what in ((empty, "an empty side"), (equal, "equal sides")):
-        if sources:
-            raise DataError(
-                f"{name}: {len(sources)} of {len(pairs)} have {what} (first: {sources[0] or 'no source'})",
-                hint="remove them; ramify data check lists what else is unusual",
-            )
+    empty = [pair for pair in pairs if not (pair.chosen.strip() and pair.rejected.strip())]
+    equal = [pair for pair in pairs if pair.chosen == pair.rejected]
+    for bad, what in ((empty, "an empty side"), (equal, "equal sides")):
+        _refuse(bad, what, len(pairs), name)
+
+
+def _refuse(bad: Sequence[Pair], what: str, n: int, name: str) -> None:
+    if bad:
+        raise DataError(
+            f"{name}: {len(bad)} of {n} have {what} (first: {bad[0].source or 'no source'})",
+            hint="remove them; ramify data check lists what else is unusual",
+        )
 
 
 def _by_prompt(pairs: Sequence[Pair]) -> dict[Conversation, list[int]]:

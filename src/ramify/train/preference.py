@@ -62,10 +62,7 @@ class Preference:
 
     def share(self, network: Any, indices: Sequence[int], divisor: float) -> Share:
         """Loss with gradient, from the log-probabilities of both sides."""
-        sequences = [
-            side(pair) for side in (self.pairs.chosen_sequence, self.pairs.rejected_sequence) for pair in indices
-        ]
-        batch = pack(sequences).to(network.device)
+        batch = self._pack(indices).to(network.device)
         logprobs, n = sequence_logprobs(network, batch), len(indices)
         loss, metrics = preference(self._compared(indices, logprobs[:n], logprobs[n:]), self.settings, divisor)
         return Share(loss, batch.n_unshared, len(batch.input_ids), metrics)

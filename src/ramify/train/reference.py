@@ -32,6 +32,8 @@ from ramify.tree.pack import micro_batches, pack
 
 Key = Mapping[str, Any]
 FILE = "reference.npz"
+_SORTED = 16 << 20
+"""Tokens of the sequences that are sorted at once, four bytes each."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def compute_references(
     All sequences are sorted and packed into trees of at most `micro_tokens` tokens; each is scored once.
     """
     began, sets = time.perf_counter(), [train] if valid is None else [train, valid]
-    parts = micro_batches((sequence for each in sets for sequence in each.sequences()), micro_tokens)
+    parts = _parts(sets, micro_tokens)
     values = np.zeros(sum(each.n_sequences for each in sets), np.float32)
     tokens = computed = 0
     progress.start("reference", len(parts))
@@ -79,6 +81,31 @@ def compute_references(
     own, others = np.split(values, [train.n_sequences])
     seconds = time.perf_counter() - began
     return References(_halves(own), None if valid is None else _halves(others), seconds, tokens, computed)
+
+
+def _parts(sets: Sequence[PairSet], micro_tokens: int) -> list[list[int]]:
+    """Numbers of all sequences of the sets taken together, in micro-batches."""
+    parts: list[list[int]] = []
+    for block in _blocks(sets):
+        found = micro_batches((_sequence(sets, number) for number in block), micro_tokens)
+        parts += [[block[place] for place in part] for part in found]
+    return parts
+
+
+def _blocks(sets: Sequence[PairSet]) -> Iterator[list[int]]:
+    """The same numbers, in blocks of neighbouring prompts that are sorted one at a time: a key is as long as its
+    sequence, prompt included, and all of them would be many times the data."""
+    prompts = [[ids.astype(">u4").tobytes() for ids in each.prompts] for each in sets]
+    keys = [own[prompt] for each, own in zip(sets, prompts, strict=True) for prompt in 2 * each.prompt_of]
+    block: list[int] = []
+    tokens = 0
+    for number in sorted(range(len(keys)), key=keys.__getitem__):
+        if tokens > _SORTED:
+            yield block
+            block, tokens = [], 0
+        block.append(number)
+        tokens += len(_sequence(sets, number).ids)
+    yield block
 
 
 def _sequence(sets: Sequence[PairSet], number: int) -> TokenSequence:
@@ -112,7 +139,7 @@ def read_references(folder: Path, key: Key) -> References | None:
             train = Reference(kept["train_chosen"], kept["train_rejected"])
             valid = Reference(kept["valid_chosen"], kept["valid_rejected"]) if "valid_chosen" in kept else None
             return References(train, valid)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # EOFError: an empty file
         return None
 
 

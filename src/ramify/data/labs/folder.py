@@ -13,6 +13,7 @@ from ramify.data.labs.code import read_submission
 from ramify.data.labs.files import clashing, entries, read_text, refuse_name, refuse_way_out, student_of
 from ramify.data.labs.records import Choices, Criterion, Grade, Lab, Note, Reason, Statement, Student, UnusableError
 from ramify.data.labs.scrub import Roster, Scrubber
+from ramify.data.labs.wording import LONGEST_TITLE
 
 SUBMISSIONS = "submissions"
 _VERBOSE, _SHORT = ("ps.txt", "problemStatement.txt"), ("modified_ps.txt",)
@@ -32,14 +33,14 @@ def read_lab(root: Path, name: str, choices: Choices) -> Lab:
     statement = reader.statement()
     criteria = rubric.read_rubric(reader.text(rubric.FILE))
     reader.notes += [
-        Note(name, Reason.RATING, rubric.FILE, detail=f"{each.title!r} has {len(each.ratings)} of at least 2 ratings")
+        Note(name, Reason.RATING, rubric.FILE, detail=f"{each.title!r}{_trouble(each)}")
         for each in criteria
-        if len(each.ratings) < 2
+        if _trouble(each)
     ]
     table = ratings.read_table(reader.text(ratings.FILE, _LARGEST_TABLE), criteria, name)
     reader.notes += table.notes
     folders = reader.submissions()
-    roster = Roster.of({*map(student_of, folders), *map(student_of, table.addresses)} - {""})
+    roster = Roster.of({*map(student_of, folders), *map(student_of, table.addresses)} - {""}, statement)
     cleaned = Scrubber(roster).statement(statement)
     students = reader.students(folders, table, roster, criteria)
     return Lab(
@@ -122,7 +123,7 @@ class _Reader:
         """Everyone with code and a row of marks."""
         found = []
         equal = _same_student(folders)
-        few = [index for index, each in enumerate(criteria) if len(each.ratings) < 2]
+        unfit = [index for index, each in enumerate(criteria) if _trouble(each)]
         for name in folders:
             try:
                 refuse_name(name)
@@ -131,7 +132,7 @@ class _Reader:
                 grades = table.grades.get(student_of(name))
                 if grades is None:
                     raise UnusableError(Reason.NO_ROW)
-                found.append(self.student(name, _without(grades, few), roster))
+                found.append(self.student(name, _without(grades, unfit), roster))
             except UnusableError as error:
                 where = name + (f"/{error.file}" if error.file else "")
                 self.note(error.reason, student=where, detail=error.detail)
@@ -177,9 +178,17 @@ def _grouped(items: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _without(grades: tuple[Grade, ...], few: Sequence[int]) -> tuple[Grade, ...]:
-    """The grades, without those in criteria that have nothing to choose from."""
-    return tuple(Reason.RATING if index in few else grade for index, grade in enumerate(grades))
+def _trouble(criterion: Criterion) -> str:
+    """Why nobody can be graded in a criterion; empty where one can be."""
+    if len(criterion.ratings) < 2:
+        return f" has {len(criterion.ratings)} of at least 2 ratings"
+    long = (each.title for each in criterion.ratings if len(each.title) > LONGEST_TITLE or ". " in each.title)
+    return next((f": a letter or a short name is needed, its rating is called {title!r}" for title in long), "")
+
+
+def _without(grades: tuple[Grade, ...], unfit: Sequence[int]) -> tuple[Grade, ...]:
+    """The grades, without those in criteria in which nobody can be graded."""
+    return tuple(Reason.RATING if index in unfit else grade for index, grade in enumerate(grades))
 
 
 def _repeated(lab: str, students: Sequence[Student]) -> list[Note]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ramify.base.errors import nearest
@@ -53,7 +54,7 @@ def read_table(text: str, criteria: Sequence[Criterion], lab: str) -> Table:
     Raises:
         UnusableError: not CSV, too short, or no criterion of the rubric has columns.
     """
-    rows = _rows(text)
+    rows = _rows(text, criteria)
     width = max(len(row) for row in rows[:HEADINGS])
     headings = [row + [""] * (width - len(row)) for row in rows[:HEADINGS]]
     columns = _columns(headings, criteria, lab)
@@ -68,10 +69,8 @@ def read_table(text: str, criteria: Sequence[Criterion], lab: str) -> Table:
     return Table(grades.usable(), tuple(addresses), (*columns.notes, *grades.notes))
 
 
-def _rows(text: str) -> list[list[str]]:
-    first = text.partition("\n")[0]
-    separator = next((each for each in ",;\t" if each in first), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+def _rows(text: str, criteria: Sequence[Criterion]) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, criteria), strict=True)
     try:
         rows = list(reader)
     except csv.Error as error:
@@ -79,6 +78,20 @@ def _rows(text: str) -> list[list[str]]:
     if len(rows) < HEADINGS or not any(rows[:HEADINGS]):
         raise UnusableError(Reason.TABLE, f"{HEADINGS} rows of headings are needed, found {len(rows)} rows", FILE)
     return rows
+
+
+def _separator(text: str, criteria: Sequence[Criterion]) -> str:
+    """What divides the cells: the first row has most titles of the rubric with it; without any, what occurs first."""
+    titles = {fold(each.title) for each in criteria}
+
+    def known(separator: str) -> int:
+        with suppress(csv.Error):
+            first = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+            return sum(fold(cell) in titles for cell in first[1:])
+        return 0
+
+    first = text.partition("\n")[0]
+    return max(sorted(",;\t", key=lambda each: each not in first), key=known)
 
 
 def _columns(headings: Sequence[Sequence[str]], criteria: Sequence[Criterion], lab: str) -> _Columns:

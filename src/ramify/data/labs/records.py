@@ -36,7 +36,7 @@ class Reason(Enum):
     UNREADABLE = "cannot be read"
     TWO_MARKS = "two marks in one criterion"
     NO_MARK = "no mark"  # not told in a line: students without a mark are usual, and counted
-    LEGACY = "not UTF-8; read as Windows-1252 or Latin-1"
+    LEGACY = "not UTF-8; read as UTF-16, Windows-1252 or Latin-1"
     WORDS = "the table describes a rating in other words than the rubric, whose words are used"
     STAND_IN = "the statement asked for is missing; the other one is used"
     REPEATED = "the same text was handed in more than once"

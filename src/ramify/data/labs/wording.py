@@ -24,6 +24,8 @@ import json
 from ramify.data.labs.records import Criterion, Rating
 
 Prompt = str | list[dict[str, str]]
+LONGEST_TITLE = 60
+"""Characters that stand before an option's first full stop: its letter, or a short name."""
 
 
 def shared(statement: str, code: str) -> str:
