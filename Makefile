@@ -40,10 +40,11 @@ format: $(VENV)/.installed-check  ## let ruff fix and format
 
 bench-deps: $(VENV)/.installed-bench  ## install what the benchmarks compare with
 
-bench: $(VENV)/.installed-bench  ## sampling and SFT against their peers, side by side (DTYPE=bf16, fp32 or best)
+bench: $(VENV)/.installed-bench  ## sampling, SFT and DPO against their peers, side by side (DTYPE=bf16, fp32 or best)
 	mkdir -p runs/bench
 	$(BIN)/python -m benchmarks.sampling --dtype $(DTYPE) --out runs/bench/sampling.json
 	$(BIN)/python -m benchmarks.sft --dtype $(DTYPE) --out runs/bench/sft.json
+	$(BIN)/python -m benchmarks.dpo --dtype $(DTYPE) --out runs/bench/dpo.json
 
 clean:  ## remove the virtual environment and caches (never runs/)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
