@@ -41,9 +41,9 @@ def _dedent(block: str) -> str:
 
 
 def commands(block: str) -> list[list[str]]:
-    """The `ramify …` lines of a block as argument lists, without prompt and comment."""
+    """The `ramify …` and `python …` lines of a block as argument lists, without prompt and comment."""
     lines = [line.removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("ramify ")]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(("ramify ", "python "))]
 
 
 def is_python(block: str) -> bool:
@@ -51,9 +51,11 @@ def is_python(block: str) -> bool:
 
 
 def smaller(arguments: list[str]) -> list[str]:
-    """The command after `ramify`, with little to do."""
+    """What Python is given to run the command with little to do."""
+    if arguments[0] == "python":
+        return arguments[1:]
     draws = any("rft" in each for each in arguments) and arguments[1] in ("train", "sample")
-    return [*arguments[1:], *SMALL.get(arguments[1], []), *(DRAWING if draws else [])]
+    return ["-m", *arguments, *SMALL.get(arguments[1], []), *(DRAWING if draws else [])]
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -81,7 +83,7 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
         if is_python(block):
             run([sys.executable, "-c", block], furnish(tmp_path / f"python{number}"))
         for command in commands(block):
-            run([sys.executable, "-m", "ramify", *smaller(command)], shell)
+            run([sys.executable, *smaller(command)], shell)
 
 
 @pytest.mark.proof
@@ -102,7 +104,7 @@ def test_pages_hold_examples_that_can_run() -> None:
         assert python
         for block in python:
             compile(block, str(page), "exec")
-        assert not [line for block in found for line in block.splitlines() if re.match(r"\$ (?!ramify )", line)]
+        assert not [line for block in found for line in block.splitlines() if re.match(r"\$ (?!ramify |python )", line)]
 
 
 def test_commands_in_the_documentation_exist() -> None:
