@@ -26,7 +26,7 @@ test: $(VENV)/.installed-test  ## all tests but those marked `proof`
 	$(PYTEST)
 
 proof: $(VENV)/.installed-test $(VENV)/.installed-bench  ## what takes longer: recipes, pages in a browser, documentation
-	@.ci/browser
+	@.ci/tools
 	$(PYTEST) -m proof
 
 check: $(VENV)/.installed-check  ## lint, format and strict types

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.pairs import EOS, PAD, SEED, Ids, Steps, long_prompts, rubric_pairs
 from benchmarks.products import Products
-from benchmarks.setting import VOCABULARY, lora_settings, peak_memory, random_model
+from benchmarks.setting import VOCABULARY, lora_settings, peak_memory, random_model, trl_settings
 
 COMPLETIONS = (2, 4, 8, 16)
 LEARNING_RATE = 1e-4
@@ -205,7 +205,7 @@ def trl(work: Work, steps: Steps) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=network,
-            args=trl_settings(work, steps, folder),
+            args=dpo_config(work, steps, folder),
             train_dataset=Dataset.from_list([as_text(pair) for pair in pairs]),
             processing_class=tokenizer(),
             peft_config=lora_settings(),
@@ -220,29 +220,20 @@ def trl(work: Work, steps: Steps) -> dict[str, Any]:
     return measured(work, watch, steps, reference[0], computed)
 
 
-def trl_settings(work: Work, steps: Steps, folder: str) -> Any:
+def dpo_config(work: Work, steps: Steps, folder: str) -> Any:
     """DPOConfig; what is not named here is TRL's default."""
-    import torch
     from trl import DPOConfig
 
     at_once = pairs_at_once(work, len(steps[0]))
     best = {"bf16": False, "gradient_checkpointing": False, "precompute_ref_log_probs": True}
     return DPOConfig(
-        output_dir=folder,
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=len(steps[0]) // at_once,
         max_steps=len(steps),
         learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
         beta=BETA,
         max_length=None,
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        seed=SEED,
+        **trl_settings(folder, SEED),
         **(best if work.kind == "trl" else {}),
     )
 

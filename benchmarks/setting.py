@@ -204,6 +204,23 @@ def _fastest(work: Callable[[], Any], seconds: float, device: str) -> float:
     return best
 
 
+def trl_settings(folder: str, seed: int) -> dict[str, Any]:
+    """What all of TRL's trainers are given: rows in the order given, every step logged, nothing saved."""
+    import torch
+
+    return {
+        "output_dir": folder,
+        "lr_scheduler_type": "constant",
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": seed,
+    }
+
+
 def emit(result: Mapping[str, Any]) -> None:
     """What a child process ends with."""
     print(MARK + json.dumps(result), flush=True)

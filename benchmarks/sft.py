@@ -44,6 +44,7 @@ from benchmarks.setting import (
     random_model,
     run_side,
     show_table,
+    trl_settings,
 )
 
 MODULE = "benchmarks.sft"
@@ -154,7 +155,6 @@ def in_order(rows: list[Row], settings: Any) -> Any:
 
 def trl(work: Work, rows: list[Row]) -> dict[str, Any]:
     """TRL's SFTTrainer, at its best or at its defaults."""
-    import torch
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -187,18 +187,10 @@ def trl(work: Work, rows: list[Row]) -> dict[str, Any]:
     chosen = {"bf16": False, "gradient_checkpointing": False} if best else {}
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
-            output_dir=folder,
             per_device_train_batch_size=BATCH,
             max_steps=work.steps,
             learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            seed=SEED,
+            **trl_settings(folder, SEED),
             **chosen,
         )
         trainer = SFTTrainer(network, settings, train_dataset=data, processing_class=tokenizer(), callbacks=[Watcher()])

@@ -32,10 +32,11 @@ quoted() { # a text as JSON, which is YAML: a path may hold `: ` or ` #`
   printf '"%s"' "${text//\"/\\\"}"
 }
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${PYTHON:-}"
 if [[ -z "$python" ]]; then
-  if [[ -x "$root/.venv/bin/python" ]]; then python="$root/.venv/bin/python"; else python=python3; fi
+  own="$project/.venv/bin/python"
+  if [[ -x "$own" ]]; then python="$own"; else python=python3; fi
 fi
 recipe=codellama-7b train=data/train.jsonl
 arguments=()
@@ -79,5 +80,5 @@ while (($#)); do
   esac
   shift 2
 done
-exec "$python" -m ramify train "$root/recipes/grading/$recipe.yaml" "data.train=$(quoted "$train")" \
+exec "$python" -m ramify train "$project/recipes/grading/$recipe.yaml" "data.train=$(quoted "$train")" \
   ${arguments[@]+"${arguments[@]}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The project's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def compiler() -> str:
+    """A C++ compiler. A user's machine may have none; what is compiled here is held to the same results uncompiled."""
+    found = shutil.which(os.environ.get("CXX", "g++"))
+    if found is None:
+        pytest.skip("no C++ compiler here (set CXX)")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -181,15 +179,11 @@ def test_flex_form_of_the_cuda_backend_equals_dense(layer: Layer) -> None:
         assert_close(run("cuda", inputs, batch, layer), run("dense", inputs, batch, layer), 1e-5)
 
 
-# What follows turns the GPU's code into C++ for a CPU, which a user's machine may have no compiler for; the tests above
-# hold the same code to the same numbers uncompiled.
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling for the CPU needs a C++ compiler"
-)
+# What follows turns the GPU's code into C++; the tests above hold the same code to the same numbers uncompiled.
 
 
 @pytest.mark.proof
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("layer", [Layer(), Layer(softcap=2.0, window=20)], ids=str)
 def test_flex_form_of_the_cuda_backend_compiles(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mask and cap through the compiler that this machine has, forward only, at one length.
@@ -210,7 +204,7 @@ def test_flex_form_of_the_cuda_backend_compiles(layer: Layer, monkeypatch: pytes
 
 
 @pytest.mark.proof
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("softcap", [None, 50.0, 3.0])
 def test_caps_compile_for_any_length(softcap: float | None) -> None:
     """Dynamic shapes, as on a GPU: a captured number would become a symbol that FlexAttention cannot compile."""

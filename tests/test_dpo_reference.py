@@ -30,7 +30,7 @@ def test_references_are_kept_under_their_key(tmp_path: Path) -> None:
     (tmp_path / "reference.npz").write_bytes(b"")
     assert read_references(tmp_path, {"weights": "a", "micro_tokens": 8}) is None
     with pytest.raises(RunError, match="cannot be written"):
-        write_references(tmp_path / "nowhere", {}, made)
+        write_references(tmp_path / "reference.npz", {}, made)
 
 
 def many_pairs(prompts: int, length: int) -> PairSet:

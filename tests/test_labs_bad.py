@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -122,14 +123,9 @@ def spoilt(tmp_path: Path, spoil: Spoil) -> tuple[list[Note], list[dict[str, str
     out = tmp_path / "out"
     build(tmp_path / "labs", out, Choices(), tell=notes.append)
     assert "the secret" not in (out / "train.jsonl").read_text() + (out / "test.jsonl").read_text()
-    with pytest.raises(DataError) if any(not note.reason.harmless for note in notes) else _nothing():
+    with pytest.raises(DataError) if any(not note.reason.harmless for note in notes) else nullcontext():
         build(tmp_path / "labs", tmp_path / "strict", Choices(strict=True))
     return notes, lines(out / "train.jsonl") + lines(out / "test.jsonl"), out
-
-
-class _nothing:  # noqa: N801  stands where pytest.raises would
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
 
 
 @pytest.mark.parametrize("name", LOST_LABS)

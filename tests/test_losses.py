@@ -84,7 +84,7 @@ LOSS_NAMES = tuple(LOSSES)
 @pytest.mark.parametrize("name", LOSS_NAMES)
 @pytest.mark.parametrize("others", [{}, {"beta": 0.4, "label_smoothing": 0.2, "gamma": 1.5, "sft_weight": 0.3}])
 def test_preference_losses_are_those_of_the_papers(name: str, others: dict[str, Any]) -> None:
-    settings, pairs = DPO(loss=name, **others), pair_logprobs(20)  # type: ignore[arg-type]
+    settings, pairs = DPO.model_validate({"loss": name, **others}), pair_logprobs(20)
     loss, _ = preference(pairs, settings, 20.0)
     assert float(loss) == pytest.approx(sum(written_out(pairs, settings)) / 20, rel=1e-9)
 
@@ -129,7 +129,7 @@ def test_odds_of_a_certain_completion_are_finite() -> None:
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_shares_and_metrics_of_pairs_add_up_to_the_step(name: str) -> None:
-    pairs, settings = pair_logprobs(7), DPO(loss=name)  # type: ignore[arg-type]
+    pairs, settings = pair_logprobs(7), DPO.model_validate({"loss": name})
     whole, metrics = preference(pairs, settings, 7.0)
     split = [
         preference(PairLogprobs(*(each[start:stop] for each in vars(pairs).values())), settings, 7.0)

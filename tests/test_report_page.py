@@ -56,7 +56,7 @@ addEventListener("load", () => {{
 def chromium() -> str:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip("no Chromium here (.ci/browser installs it on Debian and Ubuntu)")
+        pytest.skip("no Chromium here (.ci/tools installs it on Debian and Ubuntu)")
     return found
 
 

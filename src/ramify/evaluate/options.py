@@ -20,14 +20,12 @@ from itertools import islice
 from math import exp, log
 from pathlib import Path
 
-import torch
-
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, DataError, LengthError
 from ramify.base.records import write_jsonl
-from ramify.base.types import Problem, Sample, Stop, TokenSequence
+from ramify.base.types import Completion, Example, Problem, Sample, Stop, TokenSequence
 from ramify.model.load import LoadedModel
-from ramify.model.logprobs import token_logprobs
+from ramify.model.logprobs import token_logprobs, without_dropout
 from ramify.prompts.renderer import Renderer
 from ramify.tasks.collection import whole_lines
 from ramify.tree.pack import joint_batches, pack
@@ -93,7 +91,7 @@ class OptionScorer:
         """
         rendered = [self._render(problem) for problem in problems]
         self._check_lengths(rendered)
-        for part in joint_batches((each.sequences() for each in rendered), self.micro_tokens):
+        for part in joint_batches((each.sequences for each in rendered), self.micro_tokens):
             if any(problems[index].id in wanted for index in part):
                 found = self._scored([rendered[index] for index in part])
                 for index, logprobs in zip(part, found, strict=True):
@@ -102,12 +100,12 @@ class OptionScorer:
 
     def _render(self, problem: Problem) -> _Rendered:
         check_options(problem)
-        options = tuple(self.renderer.completion_ids(problem.prompt, option) for option in problem.options)
-        return _Rendered(problem, self.renderer.prompt_ids(problem.prompt), options)
+        options = tuple(map(Completion, problem.options))
+        return _Rendered(problem, self.renderer.sequences(Example(problem.prompt, options, problem.source)))
 
     def _check_lengths(self, rendered: Sequence[_Rendered]) -> None:
         limit = self.loaded.max_length
-        lengths = [len(each.prompt) + len(option) for each in rendered for option in each.options]
+        lengths = [len(sequence.ids) for each in rendered for sequence in each.sequences]
         long = [length for length in lengths if length > limit]
         if long:
             raise LengthError(
@@ -118,12 +116,9 @@ class OptionScorer:
     def _scored(self, part: Sequence[_Rendered]) -> list[list[tuple[float, ...]]]:
         """Log-probability of each token of each option of the problems, in one forward pass."""
         network = self.loaded.network
-        was_training = network.training
-        network.eval()
-        batch = pack([sequence for each in part for sequence in each.sequences()])
-        with torch.inference_mode():
+        batch = pack([sequence for each in part for sequence in each.sequences])
+        with without_dropout(network):
             values = token_logprobs(network, batch.to(self.loaded.device)).tolist()
-        network.train(was_training)
         left = iter(values)
         return [[tuple(islice(left, len(option))) for option in each.options] for each in part]
 
@@ -147,15 +142,15 @@ class OptionScorer:
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """Token ids of a problem's prompt, and of each of its options behind it."""
+    """A problem, and each of its options behind its prompt."""
 
     problem: Problem
-    prompt: tuple[int, ...]
-    options: tuple[tuple[int, ...], ...]
+    sequences: list[TokenSequence]
 
-    def sequences(self) -> list[TokenSequence]:
-        """Each option on its own path."""
-        return [TokenSequence.of(self.prompt, option) for option in self.options]
+    @property
+    def options(self) -> list[tuple[int, ...]]:
+        """Token ids of the options alone: what is scored."""
+        return [each.ids[-sum(weight != 0 for weight in each.weights) :] for each in self.sequences]
 
 
 def check_options(problem: Problem) -> None:

@@ -6,6 +6,8 @@ S supervised targets, U unique supervised rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -55,6 +57,18 @@ def attend_on_trees(network: Network) -> PreTrainedModel:
             f"gradient checkpointing is not available for {base.config.model_type}", hint="train.checkpointing=false"
         )
     return base
+
+
+@contextmanager
+def without_dropout(network: nn.Module) -> Iterator[None]:
+    """Inside the block the network is in evaluation mode and keeps no gradients; its mode afterwards is as before."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
 
 
 def hidden_states(network: Network, batch: Batch) -> Tensor:

@@ -10,7 +10,6 @@ Everything else in the run folder is as supervised fine-tuning leaves it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,16 +24,16 @@ from ramify.base.runs import Run
 from ramify.base.types import Pair
 from ramify.model.load import LoadedModel
 from ramify.train.checks import check_preference
-from ramify.train.folder import Opening, check_free, run_folder
+from ramify.train.folder import Opening
 from ramify.train.losses import REFERENCE_FREE
 from ramify.train.material import Material, RunData
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.progress import LogProgress, Progress
+from ramify.train.progress import Progress
 from ramify.train.reference import References, compute_references, read_references, write_references
 from ramify.train.schedule import Schedule
-from ramify.train.staged import Goal, Method, Staged, carry_out
+from ramify.train.staged import Goal, Method, Staged, read_and_train
 from ramify.train.watch import PreferenceWatch
 from ramify.train.zero import check_rounding, check_zero_margin
 
@@ -54,14 +53,8 @@ def run(
     Raises:
         RamifyError: also when the first loss is not that of a policy which equals its reference.
     """
-    opening = Opening(resume, overwrite)
-    check_free(run_folder(config), opening)
     check_preference(config.dpo)
-    began = time.perf_counter()
-    train = read_preferences(config, "train")
-    valid = [] if config.data.valid is None else read_preferences(config, "valid")
-    material = Material(train, valid, time.perf_counter() - began)
-    return carry_out(METHOD, config, material, opening, progress or LogProgress(), loaded)
+    return read_and_train(METHOD, config, Opening(resume, overwrite), progress, loaded)
 
 
 def _render(config: RunConfig, prepared: Prepared, material: Material[Pair]) -> RunData[PairSet]:
@@ -82,7 +75,7 @@ def _goal(staged: Staged[PairSet], run: Run, progress: Progress) -> Goal:
     return Goal(objective, measured, PreferenceWatch(before))
 
 
-METHOD = Method(_render, _goal)
+METHOD = Method(read_preferences, _render, _goal)
 """Preference optimisation on pairs."""
 
 

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from ramify.base.errors import RunError
+from ramify.base.records import write_bytes
 from ramify.base.types import TokenSequence
-from ramify.model.logprobs import sequence_logprobs
+from ramify.model.logprobs import sequence_logprobs, without_dropout
 from ramify.train.pairs import PairSet
 from ramify.train.preference import Floats, Reference
 from ramify.train.progress import Progress
@@ -70,7 +67,7 @@ def compute_references(
     tokens = computed = 0
     progress.start("reference", len(parts))
     try:
-        with _without_dropout(network):
+        with without_dropout(network):
             for done, part in enumerate(parts, start=1):
                 batch = pack([_sequence(sets, number) for number in part]).to(network.device)
                 values[part] = sequence_logprobs(network, batch).cpu().numpy()
@@ -119,17 +116,6 @@ def _halves(values: Floats) -> Reference:
     return Reference(*np.split(values, 2))
 
 
-@contextmanager
-def _without_dropout(network: Any) -> Iterator[None]:
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)
-
-
 def read_references(folder: Path, key: Key) -> References | None:
     """What the run folder keeps under this key; None when there is nothing, something else, or a damaged file."""
     try:
@@ -154,19 +140,4 @@ def write_references(folder: Path, key: Key, references: References) -> None:
         arrays |= {"valid_chosen": references.valid.chosen, "valid_rejected": references.valid.rejected}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, key=np.array(json.dumps(dict(key))), **arrays)
-    _write_whole(folder / FILE, content.getvalue())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_bytes(folder / FILE, content.getvalue())

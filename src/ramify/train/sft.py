@@ -10,19 +10,17 @@ run.json              status (finished, stopped, failed), seconds (all, of the d
 
 from __future__ import annotations
 
-import time
-
 from ramify.base.config import RunConfig
 from ramify.base.runs import Run
 from ramify.base.types import Example
 from ramify.model.load import LoadedModel
-from ramify.train.folder import Opening, check_free, run_folder
+from ramify.train.folder import Opening
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Supervised
 from ramify.train.prepare import Prepared
-from ramify.train.progress import LogProgress, Progress
+from ramify.train.progress import Progress
 from ramify.train.rows import TrainingSet, read_examples, render_all
-from ramify.train.staged import Goal, Method, Staged, carry_out
+from ramify.train.staged import Goal, Method, Staged, read_and_train
 
 
 def run(
@@ -49,13 +47,7 @@ def run(
             after it.
         KeyboardInterrupt: the user stopped it; a checkpoint is written and the message says how to go on.
     """
-    opening = Opening(resume, overwrite)
-    check_free(run_folder(config), opening)
-    began = time.perf_counter()
-    train = read_examples(config, "train")
-    valid = [] if config.data.valid is None else read_examples(config, "valid")
-    material = Material(train, valid, time.perf_counter() - began)
-    return carry_out(METHOD, config, material, opening, progress or LogProgress(), loaded)
+    return read_and_train(METHOD, config, Opening(resume, overwrite), progress, loaded)
 
 
 def _render(config: RunConfig, prepared: Prepared, material: Material[Example]) -> RunData[TrainingSet]:
@@ -68,5 +60,5 @@ def _goal(staged: Staged[TrainingSet], run: Run, progress: Progress) -> Goal:
     return Goal(Supervised(train.sequences, train.groups), measured)
 
 
-METHOD = Method(_render, _goal)
+METHOD = Method(read_examples, _render, _goal)
 """Supervised fine-tuning on examples."""

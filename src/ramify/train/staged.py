@@ -19,12 +19,13 @@ from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
 from ramify.model.lora import save_trained
 from ramify.train.checkpoint import Checkpoint, TrainState, checkpoint_folder, copy_weights, newest_checkpoint
-from ramify.train.folder import Opening, finished_run, recorded, run_folder, start_run
+from ramify.train.folder import Opening, check_free, finished_run, recorded, run_folder, start_run
 from ramify.train.loop import Job, Loop, Watch, unwatched
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.objective import Objective
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.progress import Progress
+from ramify.train.progress import LogProgress, Progress
+from ramify.train.rows import Split
 
 Row = TypeVar("Row")
 Set = TypeVar("Set", bound=Rendered)
@@ -64,12 +65,30 @@ class Method(Generic[Row, Set]):
     """What tells one method from another.
 
     Attributes:
+        read: the training or validation rows that `config.data` names.
         render: rows as token ids, checked; raises whatever can be refused before the first step.
         goal: the objectives, once the run folder is there: what they need first is computed here.
     """
 
+    read: Callable[[RunConfig, Split], list[Row]]
     render: Callable[[RunConfig, Prepared, Material[Row]], RunData[Set]]
     goal: Callable[[Staged[Set], Run, Progress], Goal]
+
+
+def read_and_train(
+    method: Method[Row, Set],
+    config: RunConfig,
+    opening: Opening,
+    progress: Progress | None,
+    loaded: LoadedModel | None,
+) -> Run:
+    """Train on the rows that `config.data` names; result and errors as for `carry_out`."""
+    check_free(run_folder(config), opening)
+    began = time.perf_counter()
+    train = method.read(config, "train")
+    valid = [] if config.data.valid is None else method.read(config, "valid")
+    material = Material(train, valid, time.perf_counter() - began)
+    return carry_out(method, config, material, opening, progress or LogProgress(), loaded)
 
 
 def carry_out(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramify.model.logprobs import without_dropout
 from ramify.model.rates import exact_device
 from ramify.train.objective import Objective, Share
 
@@ -106,12 +107,9 @@ class Measured:
 def measure(network: Any, objective: Objective, indices: Sequence[int], micro_tokens: int) -> Measured:
     """Loss on these rows without gradients, dropout off."""
     divisor = objective.divisor(indices)
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
+    with without_dropout(network):
         parts = objective.micro_batches(indices, micro_tokens)
         shares = [objective.score(network, part, divisor) for part in parts]
-    network.train(was_training)
     metrics = {name: float(total) for name, total in _sum_metrics(shares).items()}
     return Measured(_exact_sum([share.loss for share in shares]), metrics)
 
