@@ -3,8 +3,9 @@
     python -m benchmarks.sft --out runs/bench/sft.json [--quick] [--dtype bf16|fp32|best] [--rounds N] [--steps N]
 
 The model is the SmolLM2-135M shape with random weights, the data random ids: prompts of 30 to 120 tokens, completions
-of 5 to 120, nothing shared; then the same sequences behind a common system turn of 100 tokens. Both sides see the same
-sequences in the same steps, start from the same adapter, and use AdamW at the same constant learning rate.
+of 5 to 120, nothing shared; then the same sequences behind a common system turn of 100 tokens; then chats of several
+turns, whose tokens and loss are held against packing alone (see `turns`). Both sides see the same sequences in the
+same steps, start from the same adapter, and use AdamW at the same constant learning rate.
 
     ours          the real training loop (`ramify.train.loop.Loop`), with everything a run does
     trl           TRL's SFTTrainer at its best: weights and adapters in one type, no autocast, batches sorted by
@@ -29,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import turns
 from benchmarks.setting import (
     SHAPES,
     VOCABULARY,
@@ -61,7 +63,7 @@ class Work:
     """What one side does.
 
     Attributes:
-        kind: `ours`, `trl`, `trl_default` or `rates`.
+        kind: `ours`, `trl`, `trl_default`, `turns` or `rates`.
         dtype: of the weights: `fp32` or `bf16`.
         steps: optimizer steps; the first `WARM_UP` and the last are not timed.
         system: tokens of the common system turn.
@@ -273,7 +275,18 @@ def compare(plan: Plan) -> Report:
         prefix = "" if system == 0 else "system_"
         add_ratios(report, prefix, results)
         show(name, results, report)
+    add_turns(
+        report, run_side(MODULE, Side("turns", asdict(Work("turns", "fp32", plan.steps, SYSTEM_TOKENS, plan.shape))))
+    )
     return report
+
+
+def add_turns(report: Report, counted: dict[str, Any]) -> None:
+    """The row about chats of several turns."""
+    report.ours["turns"] = counted
+    report.ratio["turns_tokens"] = counted["packed"] / counted["computed"]
+    report.ratio["turns_loss_difference"] = abs(counted["loss"] - counted["packed_loss"])
+    print(f"\nSFT, multi-turn chats with a common system turn\n{turns.show(counted)}")
 
 
 def best_rates(
@@ -374,6 +387,9 @@ def side_main(spec: str) -> None:
     work = Work(**json.loads(spec))
     if work.kind == "rates":
         emit({"rates": product_rates(work.shape)})
+        return
+    if work.kind == "turns":
+        emit(turns.count(work.shape, work.steps, work.system))
         return
     rows = make_rows(work.steps, work.system)
     emit((ours if work.kind == "ours" else trl)(work, rows))

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from ramify.base import config as settings
+from ramify.base import config, config_mix
 from ramify.base.config import RunConfig
-from ramify.base.config_file import load_config
+from ramify.base.config_file import load_config, load_mix
+from ramify.base.config_mix import MixConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -25,6 +26,7 @@ ORDER = (*re.findall(r"\w+", LINE), "__init__", "__main__")
 FILES = sorted((SOURCE / "ramify").rglob("*.py"))
 MODULES = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in FILES}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in MODULES.items()}
+SETTINGS = (config.__name__, config_mix.__name__)
 NO_TORCH = ("base", "prompts", "data", "nano", "tasks", "console", "cli")
 
 
@@ -135,13 +137,16 @@ def test_everything_public_says_what_it_does(module: str) -> None:
     assert ast.get_docstring(tree) or not tree.body or module == "ramify.__main__"
 
 
-def sections(model: type[BaseModel] = RunConfig, name: str = "config") -> Iterator[tuple[str, type[BaseModel]]]:
-    """(name under which it is reached, class) of each part of the configuration."""
+def sections(model: type[BaseModel], name: str = "config") -> Iterator[tuple[str, type[BaseModel]]]:
+    """(name under which it is reached, class) of each part of a configuration."""
     yield name, model
     for field, info in model.model_fields.items():
         for kind in (info.annotation, *getattr(info.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from sections(kind, field)
+
+
+ALL_SECTIONS = [*sections(RunConfig), *sections(MixConfig)]
 
 
 def reads(module: str) -> tuple[set[str], set[str]]:
@@ -154,10 +159,10 @@ def reads(module: str) -> tuple[set[str], set[str]]:
 
 def test_every_setting_is_read() -> None:
     """A field counts as read where a module that handles its section (by class or by name) reads that attribute."""
-    code = {name: reads(name) for name in MODULES if name != "ramify.base.config"}
+    code = {name: reads(name) for name in MODULES if name not in SETTINGS}
     unread = [
         f"{section}.{field}"
-        for section, model in sections()
+        for section, model in ALL_SECTIONS
         for field in model.model_fields
         if not any(field in attributes and {section, model.__name__} & names for attributes, names in code.values())
     ]
@@ -165,22 +170,22 @@ def test_every_setting_is_read() -> None:
 
 
 def test_every_setting_has_its_help() -> None:
-    sectional = {name for name, _ in sections()}
+    sectional = {name for name, _ in ALL_SECTIONS}
     silent = [
         f"{section}.{name}"
-        for section, model in sections()
+        for section, model in ALL_SECTIONS
         for name, info in model.model_fields.items()
         if not info.description and name not in sectional
     ]
     assert not silent
-    assert all(model.__doc__ for _, model in sections())
+    assert all(model.__doc__ for _, model in ALL_SECTIONS)
 
 
-def test_settings_are_defined_in_one_module() -> None:
+def test_settings_are_defined_where_settings_are() -> None:
     elsewhere = [
         f"{module}.{node.name}"
         for module, tree in TREES.items()
-        if module != settings.__name__
+        if module not in SETTINGS
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and any(isinstance(base, ast.Name) and base.id in {"BaseModel", "Section"} for base in node.bases)
@@ -190,8 +195,10 @@ def test_settings_are_defined_in_one_module() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_valid(recipe: Path) -> None:
-    assert load_config(recipe) == load_config(recipe, ["model=nano", "seed=42"]).model_copy(
-        update={name: getattr(load_config(recipe), name) for name in ("model", "seed")}
+    load = load_mix if re.search(r"^sources:", recipe.read_text(encoding="utf-8"), re.M) else load_config
+    read = load(recipe)
+    assert read == load(recipe, ["model=nano", "seed=42"]).model_copy(
+        update={name: getattr(read, name) for name in ("model", "seed")}
     )
 
 

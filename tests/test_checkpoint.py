@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
+from rank_program import command, start
 from safetensors.torch import load_file
 from train_setup import Watcher, make_config, model_folder, pairs_file, tiny_folder
 from transformers import AutoModelForCausalLM
 
 from ramify.base.config import RunConfig
-from ramify.base.errors import RunError, TrainingError
+from ramify.base.errors import RunError, Terminated, TrainingError
 from ramify.base.runs import Run, open_run
 from ramify.train import sft
 from ramify.train.checkpoint import (
@@ -30,6 +35,7 @@ from ramify.train.checkpoint import (
     remove_old,
     write_checkpoint,
 )
+from ramify.train.objective import Supervised
 
 __all__ = ["model_folder"]
 resource = pytest.importorskip("resource", reason="file size limits are POSIX's")
@@ -96,6 +102,23 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
         write(tmp_path, step)
         remove_old(tmp_path, 2, best_step=2 if step >= 2 else None)
     assert [path.name for path in find_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-5", "checkpoint-6"]
+
+
+def test_a_removal_that_is_cut_short_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+
+    def killed(folder: Path, **settings: Any) -> None:
+        (Path(folder) / "weights.txt").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ramify.train.checkpoint.shutil.rmtree", killed)
+        remove_old(tmp_path, 1, None)
+    assert [read_checkpoint(path).state.step for path in find_checkpoints(tmp_path)] == [2]
+    (tmp_path / ".run.json.123.tmp").write_text("half")
+    remove_half_written(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
@@ -257,16 +280,61 @@ def test_a_full_disk_in_a_run_is_one_line_and_loses_nothing(
     assert equal(result(resumed), result(straight)) and resumed.record["error"] is None
 
 
-def test_a_real_ctrl_c_waits_for_the_end_of_the_step(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_real_signal_waits_for_the_end_of_the_step(
+    number: int, raised: type[KeyboardInterrupt], model_folder: Path, tmp_path: Path
+) -> None:
     class Presser(Watcher):
         def update(self, done: int, **values: float) -> None:
             if done == 2:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     config = make_config(model_folder, pairs_file(tmp_path / "t.json"), tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
+    with pytest.raises(raised, match=r"stopped after step 2 of 6 .checkpoint-2.*--resume goes on") as found:
         sft.run(config, progress=Presser())
-    assert signal.getsignal(signal.SIGINT) is before
+    assert type(found.value) is raised and signal.getsignal(number) is before
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "stopped"
     assert read_checkpoint(tmp_path / "run" / "checkpoint-2").state.step == 2
+
+
+def test_a_signal_in_the_evaluation_saves_the_step_and_resuming_evaluates_it(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, valid = pairs_file(tmp_path / "t.json"), pairs_file(tmp_path / "v.json", 4, 30)
+    settings = {"data": {"valid": str(valid)}, "train": {"eval_every": 2, "micro_tokens": 1}}
+    straight = sft.run(make_config(model_folder, rows, tmp_path / "straight", **settings), progress=Watcher())
+    config = make_config(model_folder, rows, tmp_path / "run", **settings)
+    score, calls = Supervised.score, [0]
+
+    def interrupted(self: Supervised, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 5:  # four rows, one at a time; the first evaluation is that of step 0
+            signal.raise_signal(signal.SIGTERM)
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Terminated, match=r"stopped after step 2 .*checkpoint-2"):
+        patch.setattr(Supervised, "score", interrupted)
+        sft.run(config, progress=Watcher())
+    assert [row["step"] for row in open_run(tmp_path / "run").metrics("eval")] == [0]
+    resumed = sft.run(config, resume=True, progress=Watcher())
+    assert losses(resumed) == losses(straight) and equal(result(resumed), result(straight))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_line_says_where_a_signal_stopped_it(
+    number: int, code: int, model_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(model_folder, pairs_file(tmp_path / "t.json"), tmp_path / "run", train={"epochs": 10_000})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    process = start(command, tmp_path, "train", str(tmp_path / "config.yaml"))
+    while process.is_alive() and not (tmp_path / "run" / "metrics.jsonl").is_file():
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join()
+    said = (tmp_path / "err-0").read_text().splitlines()
+    assert process.exitcode == code, said
+    stopped = re.fullmatch(r"stopped after step (\d+) of 30000 \(checkpoint-(\d+)\); --resume goes on", said[-2])
+    assert stopped and stopped[1] == stopped[2] and said[-1].startswith("hint: ")
+    assert read_checkpoint(tmp_path / "run" / f"checkpoint-{stopped[1]}").state.step == int(stopped[1])
+    assert open_run(tmp_path / "run").record["status"] == "stopped"

@@ -1,4 +1,4 @@
-"""Rows from files: every shape by its content, and one clear line for every row or file that cannot be used."""
+"""Rows from JSON files: the first shapes, true lines, stable ids, and one line for what cannot be used."""
 
 from __future__ import annotations
 
@@ -241,9 +241,14 @@ BAD_ROWS: list[tuple[str, Any, str]] = [
     ("huge_gold", ["q", 10**400], r"answer: a finite number is needed, found 1000"),
     ("empty_reasoning", ["q", 1, ""], r"reasoning: text that is not empty is needed, found ''"),
     ("number_reasoning", ["q", 1, 2], r"reasoning: text that is not empty is needed, found 2"),
-    ("no_known_column", {"text": "a"}, r"columns: question \+ answer, .* are needed, found text"),
-    ("misspelled", {"qestion": "a", "answer": 1}, r"columns: .*hint: did you mean 'question' for 'qestion'\?"),
-    ("no_columns", {}, r"columns: .* found none"),
+    ("no_known_column", {"a": "b"}, r"columns: found a; rows need question \+ answer, .* \(hint: data.columns="),
+    (
+        "misspelled",
+        {"qestion": "a", "answer": 1},
+        r"columns: found qestion, answer; the nearest shape, question_answer, needs question \+ answer "
+        r"\(hint: did you mean 'question' for 'qestion'\?",
+    ),
+    ("no_columns", {}, r"columns: found none; "),
     (
         "empty_gsm8k",
         {"question": "q", "answer": "so\n#### "},
@@ -312,7 +317,7 @@ def test_a_bad_row_gets_one_line_with_file_line_field_and_value(tmp_path: Path, 
 
 BAD_FILES: list[tuple[str, str, str | bytes, str]] = [
     ("empty", "rows.jsonl", "", r": the file is empty \(hint: "),
-    ("blank", "rows.json", " \n\n ", r": the file is empty"),
+    ("blank", "rows.json", " \n\n ", r": the file holds no rows"),
     ("no_rows", "rows.json", "[ ]", r": the file holds no rows"),
     ("utf16", "rows.jsonl", '["a", 1]'.encode("utf-16"), r": is UTF-16; UTF-8 is needed"),
     ("binary", "rows.jsonl", b"PK\x03\x04\0\0", r": is not a text file"),
@@ -326,7 +331,7 @@ BAD_FILES: list[tuple[str, str, str | bytes, str]] = [
     ("text_after_row", "rows.jsonl", '["a", 1],\n["b", 2]', r":1: more text after the row, at column 9"),
     ("single_quotes", "rows.jsonl", "['a', 1]\n", r":1: not valid JSON: Expecting value at column 2"),
     ("not_json", "rows.txt", "What is 1 m in cm?\n", r":1: not valid JSON"),
-    ("csv", "rows.csv", "question,answer\na,1\n", r":1: not valid JSON"),
+    ("csv", "rows.csv", "question,answer\na,1,2\n", r":2: fields: 2 are needed, found 3"),
     ("nan", "rows.jsonl", '["a", 1]\n["b", NaN]\n', r":2: NaN is not a number"),
     ("infinity", "rows.json", '[["a", 1],\n ["b", -Infinity]]', r":2: -Infinity is not a number"),
     ("object", "rows.json", '{"train":\n [["a", 1]]}', r":1: a list of rows is needed, found one JSON value: train"),
@@ -352,7 +357,7 @@ def test_a_bad_file_gets_one_line(tmp_path: Path, name: str, content: str | byte
 def test_a_missing_file_and_a_folder_get_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent.json: no such file"):
         read_rows(tmp_path / "absent.json")
-    with pytest.raises(DataError, match=r"is a folder \(hint: give a .json or .jsonl file\)"):
+    with pytest.raises(DataError, match=r"holds no file of rows \(.jsonl, .json, .csv, .tsv, .parquet or .arrow"):
         read_rows(tmp_path)
 
 

@@ -24,7 +24,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n(?= {4}))+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)?(?:#([\w-]+))?\)")
 TRAINING = ["task.rows=24", "train.max_steps=2"]
-SMALL = {"demo": ["--quick"], "train": TRAINING, "sample": TRAINING, "eval": ["--n", "8"]}
+SMALL = {"demo": ["--quick"], "train": TRAINING, "sample": TRAINING, "eval": ["--n", "8"], "erasure": ["--n", "8"]}
 DRAWING = ["sample.n=4", "select.rounds=1"]
 
 
@@ -44,6 +44,12 @@ def commands(block: str) -> list[list[str]]:
     """The `ramify …` and `python …` lines of a block as argument lists, without prompt and comment."""
     lines = [line.removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(("ramify ", "python "))]
+
+
+def typed(page: Path) -> list[list[str]]:
+    """The commands of a page, in order, as this Python runs them."""
+    words = [command for block in blocks(page) for command in commands(block)]
+    return [[sys.executable, *(each[1:] if each[0] == "python" else ["-m", *each])] for each in words]
 
 
 def is_python(block: str) -> bool:
@@ -100,11 +106,11 @@ def test_pages_hold_examples_that_can_run() -> None:
     for page in PAGES:
         found = blocks(page)
         assert any(commands(block) for block in found)
-        python = [block for block in found if is_python(block)]
-        assert python
-        for block in python:
-            compile(block, str(page), "exec")
+        for block in found:
+            if is_python(block):
+                compile(block, str(page), "exec")
         assert not [line for block in found for line in block.splitlines() if re.match(r"\$ (?!ramify |python )", line)]
+    assert any(is_python(block) for block in blocks(PAGES[0]))
 
 
 def test_commands_in_the_documentation_exist() -> None:

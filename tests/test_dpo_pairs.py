@@ -161,6 +161,13 @@ def test_other_rows_are_refused_in_one_line(model_folder: Path, tmp_path: Path) 
         read_preferences(make_config(model_folder, mixed, tmp_path / "run"), "valid")
 
 
+def test_turns_mean_nothing_for_pairs_and_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    rows = write(tmp_path / "t.jsonl", [GOOD])
+    config = make_config(model_folder, rows, tmp_path / "run", method="dpo", data={"turns": "last"})
+    with pytest.raises(ConfigError, match=r"data\.turns = last: a preference pair has one answer a side"):
+        read_preferences(config, "train")
+
+
 def test_prompts_that_leak_into_validation_are_counted(model_folder: Path, tmp_path: Path) -> None:
     rows, valid = preferences_file(tmp_path / "t.jsonl", 4), preferences_file(tmp_path / "v.jsonl", 3, start=4)
     config = make_config(model_folder, rows, tmp_path / "run", method="dpo", data={"valid": str(valid)})

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_docs import blocks
+from test_docs import run, typed
 
 from ramify.base.config_file import load_config
 from ramify.base.records import read_jsonl
@@ -93,19 +91,6 @@ def rows(labs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if command[2:5] == ["ramify", "data", "labs"]:
             run(command, folder)
     return folder / "data"
-
-
-def typed(page: Path) -> list[list[str]]:
-    """The commands of a page, in order, as this Python runs them."""
-    lines = [line for block in blocks(page) for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines if line.startswith(("ramify ", "python "))]
-    return [[sys.executable, *(each[1:] if each[0] == "python" else ["-m", *each])] for each in words]
-
-
-def run(command: list[str], folder: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def test_a_lab_folder_holds_what_a_teaching_team_has(labs: Path) -> None:

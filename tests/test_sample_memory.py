@@ -166,6 +166,7 @@ def test_validation_loss_needs_no_fp64_on_the_device() -> None:
     class Share:
         loss = torch.tensor(0.25).as_subclass(OnMps)
         metrics: ClassVar[dict[str, Any]] = {}
+        tokens = computed = 1
 
     class Objective:
         groups = ((0, 1), (2,))

@@ -26,7 +26,7 @@ from typing import Any, Literal, overload
 
 from pydantic import BaseModel
 
-from ramify.base.config import LoRA, Prompting, RunConfig
+from ramify.base.config import Data, LoRA, Prompting, RunConfig
 from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError, unknown
 from ramify.base.records import write_text
@@ -225,7 +225,7 @@ def train(
     values.setdefault("data", {})["train"] = str(_rows_file(folder) if in_memory else data)
     config = parse_config(values, "train")
     start_run = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[method]
-    with _rows_kept(data, folder, Opening(resume, overwrite)) if in_memory else nullcontext():
+    with _rows_kept(data, folder, Opening(resume, overwrite), config.data) if in_memory else nullcontext():
         run = start_run(config, resume=resume, overwrite=overwrite, progress=Bars())
     return TrainedRun(run.folder)
 
@@ -295,7 +295,7 @@ def _rows_file(folder: Path) -> Path:
 
 
 @contextmanager
-def _rows_kept(rows: Any, folder: Path, opening: Opening) -> Iterator[None]:
+def _rows_kept(rows: Any, folder: Path, opening: Opening, settings: Data) -> Iterator[None]:
     """Write the rows that a run trains on, once the run may have the folder and every row can be read.
 
     Where the block fails before it has replaced an earlier run, that run gets its rows back.
@@ -312,7 +312,7 @@ def _rows_kept(rows: Any, folder: Path, opening: Opening) -> Iterator[None]:
             f"{folder}: cannot resume, the run began with other rows ({path})",
             hint="resume with those rows, or overwrite=True to start again",
         )
-    check_rows(text)
+    check_rows(text, settings)
     write_text(path, text)
     try:
         yield

@@ -51,8 +51,8 @@ class Bars:
         self._bars: Progress | None = None
         self._task: TaskID | None = None
 
-    def start(self, stage: str, total: int, done: int = 0) -> None:
-        """A stage of `total` units begins, `done` of them finished before."""
+    def start(self, stage: str, total: int | None, done: int = 0) -> None:
+        """A stage of `total` units begins (None: nobody knows how many), `done` of them finished before."""
         self.close()
         if not (self._console.is_terminal or self._console.is_jupyter):
             return

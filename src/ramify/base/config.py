@@ -53,10 +53,28 @@ class Data(Section):
     """Where rows come from."""
 
     train: Path | str | None = None
-    """Training rows: a file, or `task` for the task's own training split."""
+    """Training rows: a file, a folder, a hub id, a run that selected rows, or `task` for the task's own split."""
     valid: Path | str | None = None
     """Rows for evaluation during training and for the best checkpoint; `task` for 200 of the task's own that
     evaluate.problems does not ask."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    split: str | None = None
+    """Split of data.train that is trained on, where it has several; None: train."""
+    valid_split: str | None = None
+    """Split that validation rows are taken from: of data.valid, or of data.train where data.valid is not set."""
+    revision: str | None = None
+    """Revision of a hub data set."""
+    stream: bool = False
+    """Read a hub data set while it is downloaded, without keeping a copy of it."""
+    columns: dict[str, str] = {}
+    """What the columns mean where their names do not say it: {prompt: my_question, completion: my_answer}."""
+    shape: str | None = None
+    """Read all rows as this shape instead of recognising it by its columns."""
+    bad_rows: Share = 0.0
+    """Share of rows that may be left out, counted with reasons, because they do not fit; one more stops the run."""
+    turns: Literal["all", "last"] = "all"
+    """Which assistant turns of a conversation are trained."""
     limit: Positive | None = None
     """Use only the first rows of the training file."""
     max_length: Positive | None = None
@@ -108,6 +126,8 @@ class Train(Section):
     """cpu, cuda, cuda:N, mps, or auto."""
     checkpointing: bool = False
     """Recompute layers in the backward pass: less memory, a third more time."""
+    shard: Literal["none", "fsdp"] = "none"
+    """With several processes: none, each has the whole model; fsdp, each has a part of every layer (FSDP2)."""
     log_every: Positive = 1
     """Steps between lines of metrics."""
     eval_every: Positive | None = None
@@ -242,7 +262,7 @@ class RunConfig(Section):
                 raise ValueError(
                     f"train.quantize = nf4 computes in bf16; train.dtype = {self.train.dtype} would do nothing"
                 )
-        if self.data.valid is None:
+        if self.data.valid is None and self.data.valid_split is None:
             for name in ("early_stop", "eval_every"):
                 if getattr(self.train, name) is not None:
                     raise ValueError(

@@ -8,18 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from ramify.base.config import RunConfig
-from ramify.base.errors import ConfigError, nearest
+from ramify.base.config import RunConfig, Section
+from ramify.base.config_mix import MixConfig
+from ramify.base.errors import ConfigError, nearest, unknown
+
+Settings = TypeVar("Settings", bound=Section)
 
 _EXPONENT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-_LISTS = ("lora.targets", "sample.stop")
+_LISTS = ("lora.targets", "sample.stop", "decontaminate", "erase.when")
 _PATHS = ("data.train", "data.valid", "prompt.fewshot", "sample_prompt.fewshot", "evaluate.problems", "out")
-_NEEDED = {"path_type": "a path", "string_type": "text", "tuple_type": "a list", "model_type": "a section {…}"}
+_NEEDED = {
+    "too_short": "at least one entry",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a section {…}",
+}
 
 
 def load_config(path: Path | str | None, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
@@ -30,10 +40,16 @@ def load_config(path: Path | str | None, overrides: list[str] | tuple[str, ...] 
     Raises:
         ConfigError: the file is missing or not a mapping, a key is unknown, a value has the wrong type or range.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
-    for override in overrides:
-        apply_override(values, override)
-    return parse_config(values, where=str(path) if path is not None else "command line")
+    return _load(RunConfig, path, overrides)
+
+
+def load_mix(path: Path | str | None, overrides: list[str] | tuple[str, ...] = ()) -> MixConfig:
+    """The settings of a mix, as `load_config` reads those of a run.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return _load(MixConfig, path, overrides)
 
 
 def parse_config(values: dict[str, Any], where: str = "config") -> RunConfig:
@@ -42,13 +58,29 @@ def parse_config(values: dict[str, Any], where: str = "config") -> RunConfig:
     Raises:
         ConfigError: one line that names the field, the value seen, and what is allowed.
     """
+    return _parse(RunConfig, values, where)
+
+
+def _load(kind: type[Settings], path: Path | str | None, overrides: Sequence[str]) -> Settings:
+    values: dict[str, Any] = {} if path is None else read_yaml(Path(path))
+    for override in overrides:
+        apply_override(values, override)
+    return _parse(kind, values, where=str(path) if path is not None else "command line")
+
+
+def _parse(kind: type[Settings], values: dict[str, Any], where: str) -> Settings:
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise _one_line(error, where) from None
+        raise _one_line(kind, error, where) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a plain mapping of settings; empty: no settings.
+
+    Raises:
+        ConfigError: it is missing, cannot be read, is not YAML or not a mapping, or names a key twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -86,23 +118,51 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Put one `a.b=value` into a nested mapping of settings, in place; the value is parsed as YAML.
 
+    An entry of a list of sections is reached by its `name`: `sources.gsm8k.weight=0.2`.
+
     Raises:
-        ConfigError: it is not of that form.
+        ConfigError: it is not of that form, or a list has no entry of that name.
     """
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ConfigError(f"override {override!r} is not of the form key=value", hint="for example train.lr=1e-4")
     *parents, leaf = name.split(".")
-    for parent in parents:
-        inner = values.get(parent)
-        if not isinstance(inner, dict):
-            inner = {}
-            values[parent] = inner
-        values = inner
     try:
-        values[leaf] = yaml_scalar(text)
+        _inside(values, parents, override)[leaf] = yaml_scalar(text)
     except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+
+
+def _inside(values: dict[str, Any], path: Sequence[str], override: str) -> dict[str, Any]:
+    """The section at the end of a path; what is no section on the way there becomes one."""
+    if not path:
+        return values
+    name, *rest = path
+    inner = values.get(name)
+    if _have_names(inner):
+        if not rest:
+            raise ConfigError(f"override {override!r}: names no setting", hint="for example sources.NAME.weight=2")
+        inner, rest = _entry(inner, rest[0], override), rest[1:]
+    elif not isinstance(inner, dict):
+        inner = values[name] = {}
+    return _inside(inner, rest, override)
+
+
+def _have_names(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether a value is a list of sections that have names."""
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) and "name" in each for each in value)
+
+
+def _entry(entries: list[dict[str, Any]], name: str, override: str) -> dict[str, Any]:
+    """The section of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = {str(each["name"]): each for each in entries}
+    if name not in named:
+        raise ConfigError(f"override {override!r}: {unknown('entry', name, named)}")
+    return named[name]
 
 
 def yaml_scalar(text: str) -> Any:
@@ -121,15 +181,19 @@ def yaml_scalar(text: str) -> Any:
     return value if text[0] in "\"'" else text
 
 
-def _one_line(error: ValidationError, where: str) -> ConfigError:
-    first = error.errors()[0]
+def _one_line(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    # An unknown name explains why a needed one is missing, so it is told first.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     if first["type"] == "value_error":  # of `_consistent`
         return ConfigError(f"{where}: {first['ctx']['error']}")
-    place = first["loc"] if first["type"] == "extra_forbidden" else _place_of(first["loc"])
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: {'.'.join(map(str, first['loc']))} is not set")
+    place = first["loc"] if first["type"] == "extra_forbidden" else _place_of(kind, first["loc"])
     name = ".".join(str(part) for part in place) or "config"
     if first["type"] == "extra_forbidden":
-        allowed = _fields_at(first["loc"][:-1])
-        guesses: Sequence[str | None] = _homes_of(str(first["loc"][-1])) or [nearest(str(first["loc"][-1]), allowed)]
+        allowed = _fields_at(kind, first["loc"][:-1])
+        wrong = str(first["loc"][-1])
+        guesses: Sequence[str | None] = _homes_of(kind, wrong) or [nearest(wrong, allowed)]
         asked = f"; did you mean {' or '.join(repr(guess) for guess in guesses)}?" if guesses[0] else ""
         return ConfigError(f"{where}: unknown setting {name!r}{asked} (allowed: {', '.join(sorted(allowed))})")
     alternatives = [each for each in error.errors() if each["loc"][: len(place)] == place]
@@ -146,9 +210,9 @@ def _allowed(alternatives: Sequence[Mapping[str, Any]]) -> str:
     return " or ".join(dict.fromkeys(each["msg"] for each in alternatives))
 
 
-def _place_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def _place_of(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The part of a location that names a setting, without the alternatives of its type, which follow it."""
-    leaf = [at for at in range(1, len(location)) if str(location[at]) in _fields_at(location[:at])]
+    leaf = [at for at in range(1, len(location)) if str(location[at]) in _fields_at(kind, location[:at])]
     return location[: leaf[-1] + 1] if leaf else location[:1]
 
 
@@ -162,20 +226,25 @@ def _hint(name: str, first: Mapping[str, Any]) -> str | None:
     return "quotes go around a number, yes/no, and text with a colon" if first["type"] == "string_type" else None
 
 
-def _homes_of(name: str) -> list[str]:
+def _homes_of(kind: type[BaseModel], name: str) -> list[str]:
     """`train.lr` for `lr`: where a setting lives that was named without its section, or in a wrong one."""
-    if name in RunConfig.model_fields:
+    if name in _names(kind):
         return [name]
-    return [f"{section}.{name}" for section in RunConfig.model_fields if name in _fields_at((section,))]
+    return [f"{section}.{name}" for section in _names(kind) if name in _fields_at(kind, (section,))]
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = RunConfig
+def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    section = kind
     for part in location:
-        field = section.model_fields.get(str(part))
+        field = _names(section).get(str(part))
         if field is None:
             continue
         for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 section = candidate
-    return list(section.model_fields)
+    return list(_names(section))
+
+
+def _names(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by the names they are set with."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}

@@ -71,6 +71,10 @@ class RunError(RamifyError):
     """A run folder is missing, incomplete or cannot be written."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked the run to end. It ends as after Ctrl-C, with an exit code of its own."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """The allowed name closest to `name`, or None when none is close."""
     found = get_close_matches(name, list(allowed), n=1, cutoff=0.6)

@@ -7,12 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from ramify.base.errors import RamifyError, RunError, TrainingError
+from ramify.base.errors import RamifyError, RunError, Terminated, TrainingError
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 _INTERRUPTED_HINTS = {
     "train": "the last checkpoint is kept; the same command with --resume goes on from it",
@@ -23,13 +25,40 @@ _INTERRUPTED_HINTS = {
 }
 
 
+class StoppedError(Exception):
+    """Carries an interrupt past typer, which would make a bare exit code of it.
+
+    Attributes:
+        interrupt: what says where the command stopped.
+    """
+
+    def __init__(self, interrupt: KeyboardInterrupt) -> None:
+        super().__init__(str(interrupt))
+        self.interrupt = interrupt
+
+
+class Commands(TyperGroup):
+    """The commands of `ramify`; what an interrupt says is kept."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            StoppedError: Ctrl-C or SIGTERM.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise StoppedError(interrupt) from None
+
+
 def report(command: Callable[[], object]) -> int:
     """Run a command; print whatever it raises as one `error:` line with a hint.
 
     `RAMIFY_DEBUG=1` prints the traceback as well.
 
     Returns:
-        the exit code: 0 done, 1 a run failed, 2 bad input or settings, 130 interrupted.
+        the exit code: 0 done, 1 a run failed, 2 bad input or settings, 130 interrupted, 143 ended by SIGTERM.
     """
     try:
         result = command()
@@ -37,6 +66,8 @@ def report(command: Callable[[], object]) -> int:
         return result if isinstance(result, int) and result != INTERRUPTED else _finish(result)
     except (KeyboardInterrupt, typer.Abort) as error:
         return _explain(error)
+    except StoppedError as carrier:
+        return _explain(carrier.interrupt)
     except BrokenPipeError as error:
         return _explain(error)
     except Exception as error:
@@ -55,7 +86,7 @@ def _explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     message, hint, code = describe(error)
-    print(f"error: {message}" if code != INTERRUPTED else message, file=sys.stderr)
+    print(message if code in (INTERRUPTED, TERMINATED) else f"error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     return code
@@ -67,7 +98,8 @@ def describe(error: BaseException) -> tuple[str, str | None, int]:
         code = FAILED if isinstance(error, RunError | TrainingError) else BAD_INPUT
         return _one_line(error.message), error.hint, code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return _one_line(str(error)) or "interrupted", _how_to_go_on(), INTERRUPTED
+        ended, code = ("terminated", TERMINATED) if isinstance(error, Terminated) else ("interrupted", INTERRUPTED)
+        return _one_line(str(error)) or ended, _how_to_go_on(), code
     if hasattr(error, "format_message"):  # typer's own: an unknown command or option, a missing argument
         return _one_line(str(error.format_message())), f"see `{_command_path(error)} --help`", BAD_INPUT
     if _is_out_of_memory(error):

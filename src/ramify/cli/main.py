@@ -10,18 +10,20 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli import compare, data, demo, evaluate, generate, sample, train
-from ramify.cli.errors import report
+from ramify.cli import compare, data, demo, erasure, evaluate, generate, sample, train
+from ramify.cli.errors import Commands, report
 
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
+    "TOKENIZERS_PARALLELISM": "true",  # batches on all cores; said, so that no process started later warns of it
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
 app = typer.Typer(
+    cls=Commands,
     name="ramify",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,10 +32,11 @@ app = typer.Typer(
     help="Take a small language model through the whole fine-tuning path: prompting, SFT, rejection sampling, proof.",
 )
 app.command("demo")(demo.demo)
-app.command("train")(train.train)
+app.command("train", context_settings=train.SETTINGS)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("erasure")(erasure.erasure)
 app.command("generate")(generate.generate)
 app.add_typer(data.app, name="data")
 
@@ -69,7 +72,7 @@ def _speak_utf8() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a run failed, 2 bad input, 130 interrupted, 143 ended by SIGTERM."""
     _speak_utf8()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ramify.base.config import RunConfig
+    from ramify.cli.launch import Layout
+
+SETTINGS: dict[str, Any] = {"ignore_unknown_options": True}
+"""How the command is registered: what it does not know may be an option of TRL."""
 
 Arguments = Annotated[
     list[str] | None,
@@ -22,29 +28,116 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings, model and data; train nothing.")] = False,
+    print_launch: Annotated[
+        bool, typer.Option("--print-launch", help="Show how to start several processes; start none.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="With --print-launch: processes on each machine; default its GPUs.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="With --print-launch: machines.")] = None,
 ) -> None:
     """Train a model: `ramify train recipes/unit-conversion/sft.yaml model=nano`, or by settings alone.
 
     For example: ramify train method=sft model=nano data.train=train.json out=runs/mine train.lr=1e-3
+
+    Commands of TRL run as they are (docs/from-trl.md): ramify train sft --model_name_or_path nano --dataset_name DIR …
     """
     from ramify.base.errors import ConfigError
-    from ramify.cli.settings import config_from
 
-    config = config_from(arguments or [], {"out": out})
-    if resume and overwrite:
+    words, options = arguments or [], {"out": out}
+    flags = {"resume": resume, "overwrite": overwrite}
+    if print_launch:
+        return _show_launch(words, options, flags, _layout(processes, nodes))
+    if processes is not None or nodes is not None:
+        raise ConfigError(f"--{'nodes' if processes is None else 'processes'} does nothing without --print-launch")
+    config, asked = _read(words, options)
+    flags = {name: given or name in asked for name, given in flags.items()}
+    if all(flags.values()):
         raise ConfigError("--resume and --overwrite exclude each other")
     if config.data.train is None:
         raise ConfigError("data.train is not set", hint="data.train=FILE, or data.train=task for the task's own rows")
-    if dry_run:
-        return _show_dry_run(config, resume, overwrite)
+    if not dry_run:
+        _train(config, **flags)
+    elif _is_main():
+        _show_dry_run(config, **flags)
+
+
+def _read(words: Sequence[str], options: Mapping[str, Any]) -> tuple[RunConfig, frozenset[str]]:
+    """The settings, and which of `resume` and `overwrite` a command of TRL asks for."""
+    from ramify.cli.settings import config_from
+    from ramify.cli.trl_command import is_trl
+
+    return _planned(words, options) if is_trl(words) else (config_from(words, options), frozenset())
+
+
+def _planned(words: Sequence[str], options: Mapping[str, Any]) -> tuple[RunConfig, frozenset[str]]:
+    """A command of TRL, its plan printed."""
+    from ramify.cli.trl_run import trl_run
+    from ramify.console import Bars, console
+
+    bars = Bars()
+    if _is_main():
+        bars.start("rows counted", None)
+    try:
+        run = trl_run(words, options, bars.update)
+    finally:
+        bars.close()
+    if _is_main():
+        console().print(f"trl {words[0]} as ramify train (docs/from-trl.md):", style="bold", markup=False)
+        for line in run.lines():
+            console().print(f"  {line}", markup=False, soft_wrap=True)
+    return run.config, run.plan.flags
+
+
+def _train(config: RunConfig, resume: bool, overwrite: bool) -> None:
+    """Train, and say where the result is."""
     from ramify.console import Bars, console
     from ramify.train import dpo, rft, sft
 
     train_with = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[config.method]
     run = train_with(config, resume=resume, overwrite=overwrite, progress=Bars())
-    record = run.record
-    console().print(f"finished in {record.get('seconds', 0):.0f} s: {run.folder}", markup=False, soft_wrap=True)
+    if not _is_main():
+        return
+    seconds = run.record.get("seconds", 0)
+    console().print(f"finished in {seconds:.0f} s: {run.folder}", markup=False, soft_wrap=True)
     console().print(f"next: ramify eval {run.folder}", style="dim", markup=False, soft_wrap=True)
+
+
+def _is_main() -> bool:
+    """Whether this process is the one that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _show_launch(words: Sequence[str], options: Mapping[str, Any], flags: Mapping[str, bool], layout: Layout) -> None:
+    """The commands that start the run in several processes, on standard output."""
+    from ramify.cli.launch import launch_lines
+    from ramify.cli.settings import config_from
+    from ramify.cli.trl_command import is_trl
+    from ramify.console import output
+
+    if is_trl(words):
+        from ramify.cli.trl_run import as_typed
+
+        step = as_typed(words, options, layout.size).step
+        told = f"# a step holds {step.says} = {step.rows} rows of TRL's: its batch size counts for each process"
+    else:
+        size = config_from(words, options).train.batch_size
+        told = f"# each step's {size} sequences are shared out, and the result is that of one process"
+    typed = [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+    typed += [f"--{name}" for name, given in flags.items() if given]
+    for line in (*launch_lines(["train", *words, *typed], layout), told):
+        output().print(line, markup=False, soft_wrap=True)
+
+
+def _layout(processes: int | None, nodes: int | None) -> Layout:
+    """As many processes as were asked, or as this machine has GPUs."""
+    from ramify.cli.launch import Layout
+
+    if processes is None:
+        import torch
+
+        processes = max(1, torch.cuda.device_count())
+    return Layout(processes, 1 if nodes is None else nodes)
 
 
 def _show_dry_run(config: RunConfig, resume: bool, overwrite: bool) -> None:

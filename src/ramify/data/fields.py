@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ _SPELLED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands; makes its errors."""
+    """Where a row stands; makes its errors.
+
+    Attributes:
+        path: its file, or the id of its data set.
+        line: of a text file; of a table the number of the row. Both count from 1.
+    """
 
     path: Path
     line: int
@@ -27,7 +33,7 @@ class Place:
     @property
     def source(self) -> str:
         """`file:line`."""
-        return f"{self.path}:{self.line}"
+        return f"{self.path!s}:{self.line}"
 
     def error(self, field: str, value: object, allowed: str, hint: str | None = None) -> DataError:
         """`file:line: field: allowed is needed, found value`."""
@@ -45,6 +51,16 @@ def text_field(value: Any, field: str, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         raise place.error(field, value, "text that is not empty")
     return value
+
+
+def optional_text(row: Mapping[str, Any], field: str, place: Place) -> str | None:
+    """The text of a column that may be absent; null and the blank text of a table's cell are as good as absent.
+
+    Raises:
+        DataError: it is no text.
+    """
+    value = row.get(field)
+    return None if value is None or (isinstance(value, str) and not value.strip()) else text_field(value, field, place)
 
 
 def weight_field(value: Any, field: str, place: Place) -> float:

@@ -1,150 +1,190 @@
-"""Files of JSON rows: a JSON list or JSON lines, told apart by content, every row with its line number.
+"""Files of rows as streams of bytes: which kind a name says, how it is unpacked, and why one cannot be read.
 
-NaN and Infinity, which Python's JSON reader lets through, are refused: they are not JSON, and no answer.
+Compressed files (.gz .bz2 .xz .zst) are unpacked while they are read. Whatever is no regular file is refused before it
+is opened: a pipe or a device would keep the reader waiting.
 """
 
 from __future__ import annotations
 
-import json
+import bz2
+import gzip
+import importlib
+import lzma
+import os
+import stat
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, cast
 
 from ramify.base.errors import DataError
 
-_SPACE = " \t\r\n"
+BLOCK = 1 << 20
+"""Bytes read at once."""
+ROW_LIMIT = 64 << 20
+"""Longest row in bytes; what is longer is no row, but a file with a bracket, a quote or a line end missing."""
+TOO_LONG = f"longer than {ROW_LIMIT >> 20} MiB without an end"
 
 
-def read_values(path: Path) -> list[tuple[int, Any]]:
-    """(line, value) of every row, in order; lines count from 1.
+class Kind(Enum):
+    """What a file's ending says about its rows."""
+
+    LINES = "lines"  # JSON, one row a line
+    JSON = "json"  # a JSON list of rows, or JSON lines: told apart by content
+    CSV = "csv"  # commas, a line of names first
+    TSV = "tsv"  # tabs, a line of names first
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+
+_KINDS = {
+    ".jsonl": Kind.LINES,
+    ".ndjson": Kind.LINES,
+    ".json": Kind.JSON,
+    ".csv": Kind.CSV,
+    ".tsv": Kind.TSV,
+    ".parquet": Kind.PARQUET,
+    ".arrow": Kind.ARROW,
+}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_SIGNS = {
+    b"\x1f\x8b": "gzip: name it .gz",
+    b"\x28\xb5\x2f\xfd": "zstd: name it .zst",
+    b"\xfd7zXZ": "xz: name it .xz",
+    b"BZh": "bzip2: name it .bz2",
+    b"PAR1": "Parquet: name it .parquet",
+    b"ARROW1": "Arrow: name it .arrow",
+    b"PK\x03\x04": "a zip file: unpack it",
+}
+_ROWS = "a JSON list of rows, or one JSON row a line"
+
+
+def kind_of(path: Path) -> Kind | None:
+    """The kind that a name says, packed or not; None: it says none."""
+    name = path.with_suffix("") if packing(path) else path
+    return _KINDS.get(name.suffix.lower())
+
+
+def packing(path: Path) -> str | None:
+    """The ending of a compressed file, or None."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in _PACKED else None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked.
 
     Raises:
-        DataError: the file is missing, a folder, not text, not JSON, not a list of rows, or without rows.
+        DataError: the file is missing, empty, a folder, or no regular file.
     """
-    text = _read_text(path)
-    if not text.strip():
-        raise DataError("the file is empty", path=path, hint="a JSON list of rows, or one JSON row a line")
-    rows = list(_rows(text, path))
-    if not rows:
-        raise DataError("the file holds no rows", path=path)
-    return rows
-
-
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise DataError("is a folder", path=path, hint="give a .json or .jsonl file")
+    check_regular(path)
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError("no such file", path=path) from None
+        stream = _unpacked(path)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from None
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    with stream:
+        yield stream
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file with something in it.
+
+    Raises:
+        DataError: the file is missing, empty, a folder, or no regular file.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot be read: {said}", path=path) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError("is a folder", path=path, hint="give a file of rows")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError("is no regular file", path=path, hint="write the rows into a file first")
+    if found.st_size == 0:
+        raise DataError("the file is empty", path=path, hint=_ROWS)
+
+
+def _missing(path: Path) -> DataError:
+    if path.is_symlink():
+        return DataError(f"no such file: the link leads to {os.readlink(path)}", path=path)
+    hint = "a data set of the hub is hub:NAME" if kind_of(path) is None else None
+    return DataError("no such file", path=path, hint=hint)
+
+
+def blocks(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The bytes in blocks of about `BLOCK`.
+
+    Raises:
+        DataError: they cannot be unpacked, or read.
+    """
+    failures = (EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
+    while True:
+        try:
+            block = stream.read(BLOCK)
+        except failures as error:
+            packed = packing(path)
+            what = f"cannot be unpacked as {packed}" if packed else "cannot be read"
+            raise DataError(f"{what}: {first_line(error)}", path=path) from None
+        if not block:
+            return
+        yield block
+
+
+def text_blocks(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+    """As `blocks`, of a file that is text in UTF-8; a byte order mark is left out.
+
+    Raises:
+        DataError: it is UTF-16, or no text, or holds nothing.
+    """
+    found = blocks(stream, path)
+    first = next(found, b"")
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("is UTF-16; UTF-8 is needed", path=path, hint="save it again as UTF-8")
-    if b"\0" in raw[:4096]:
-        raise DataError("is not a text file", path=path, hint="a JSON list of rows, or one JSON row a line")
+    sign = next((said for sign, said in _SIGNS.items() if first.startswith(sign)), None)
+    if sign is not None or b"\0" in first[:4096]:
+        raise DataError("is not a text file", path=path, hint=f"it looks like {sign}" if sign else _ROWS)
+    first = first.removeprefix(b"\xef\xbb\xbf")
+    if not first:
+        raise DataError("the file is empty", path=path, hint=_ROWS)
+    yield first
+    yield from found
+
+
+def library(name: str, what_for: str) -> Any:
+    """A module of the `data` extra, loaded when it is needed.
+
+    Raises:
+        DataError: it is not installed; says how to.
+    """
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        column = error.start - (raw.rfind(b"\n", 0, error.start) + 1)
-        raise DataError(f"not valid UTF-8 at byte {column} of the line", path=path, line=line) from None
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise DataError(f"{what_for} needs {package}", hint="pip install 'ramify[data]'") from None
 
 
-def _rows(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    if path.suffix.lower() not in (".jsonl", ".ndjson") and _is_list_of_rows(text):
-        return _list_rows(text, path)
-    return _line_rows(text, path)
+def first_line(error: BaseException) -> str:
+    """What another library says about a failure, in one line."""
+    said = str(error).strip().split("\n", 1)[0]
+    return said[:200] or type(error).__name__
 
 
-def _is_list_of_rows(text: str) -> bool:
-    """Whether the whole text is one document; `["question", 5]` on a line of its own is a row, not a list of rows."""
-    first = text.lstrip().split("\n", 1)[0].strip()
-    try:
-        value = json.loads(first)
-    except (ValueError, RecursionError):
-        # Broken JSON: several lines that look finished are JSON lines, anything else is one document.
-        return not first.endswith(("]", "}")) or first.startswith(("[[", "[{"))
-    is_row = not isinstance(value, list) or (bool(value) and not isinstance(value[0], list | dict))
-    return not is_row
-
-
-def _line_rows(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            value, end = _decode(line, len(line) - len(line.lstrip()), path, number)
-            if line[end:].strip():
-                hint = "one JSON row a line, nothing between them"
-                raise DataError(f"more text after the row, at column {end + 1}", path=path, line=number, hint=hint)
-            yield number, value
-
-
-def _list_rows(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    at, line, counted = _skip_space(text, 0), 1, 0
-    if text[at] != "[":
-        value, _ = _decode(text, at, path, 1)
-        found = ", ".join(list(value)[:6]) if isinstance(value, dict) else type(value).__name__
-        raise DataError(f"a list of rows is needed, found one JSON value: {found}", path=path, line=1)
-    at = _skip_space(text, at + 1)
-    while text[at : at + 1] != "]":
-        line, counted = line + text.count("\n", counted, at), at
-        value, at = _decode(text, at, path, line)
-        yield line, value
-        at = _next_row(text, at, path)
-    if text[at + 1 :].strip():
-        raise _at("more text after the list of rows", text, _skip_space(text, at + 1), path)
-
-
-def _next_row(text: str, at: int, path: Path) -> int:
-    """Where the next row, or the list's end, stands behind a row that ends at `at`."""
-    at = _skip_space(text, at)
-    if text[at : at + 1] == "]":
-        return at
-    if text[at : at + 1] != ",":
-        seen = repr(text[at]) if at < len(text) else "the end of the file"
-        raise _at(f"not valid JSON: , or ] is needed after a row, found {seen}", text, at, path)
-    at = _skip_space(text, at + 1)
-    if text[at : at + 1] == "]":
-        raise _at("not valid JSON: a row is needed after the comma, found ]", text, at, path)
-    return at
-
-
-def _at(message: str, text: str, at: int, path: Path) -> DataError:
-    return DataError(message, path=path, line=text.count("\n", 0, at) + 1)
-
-
-def _skip_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _SPACE:
-        at += 1
-    return at
-
-
-def _decode(text: str, at: int, path: Path, line: int) -> tuple[Any, int]:
-    """The JSON value that starts at `at`, and where it ends."""
-    try:
-        return _DECODER.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        below = text.count("\n", at, error.pos)
-        column = error.pos - (text.rfind("\n", 0, error.pos) + 1) + 1
-        hint = "rows are a JSON list, or one JSON row a line" if line + below == 1 else None
-        raise DataError(
-            f"not valid JSON: {error.msg} at column {column}", path=path, line=line + below, hint=hint
-        ) from None
-    except _ConstantError as error:
-        hint = "JSON has finite numbers only: leave such rows out"
-        raise DataError(f"{error} is not a number", path=path, line=line, hint=hint) from None
-    except RecursionError:
-        raise DataError("JSON nested too deeply", path=path, line=line) from None
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise DataError(f"not valid JSON: {str(error).split(';')[0]}", path=path, line=line) from None
-
-
-class _ConstantError(Exception):
-    """NaN or Infinity was read."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _ConstantError(name)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _unpacked(path: Path) -> IO[bytes]:
+    packed = packing(path)
+    if packed is None:
+        return path.open("rb", buffering=0)
+    if packed == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if packed == ".bz2":
+        return bz2.open(path, "rb")
+    if packed == ".xz":
+        return lzma.open(path, "rb")
+    arrow = library("pyarrow", "reading .zst files")
+    stream: IO[bytes] = arrow.input_stream(str(path), compression="zstd", buffer_size=BLOCK)
+    return stream

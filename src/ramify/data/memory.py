@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ramify.base.config import Data
 from ramify.base.errors import DataError
 from ramify.base.records import to_plain, write_text
+from ramify.data.source import training_source
 from ramify.data.sources import read_rows
 
 
@@ -22,17 +24,22 @@ def json_lines(rows: Iterable[Any]) -> str:
     return "".join(_line(row, number) for number, row in enumerate(rows, start=1))
 
 
-def check_rows(text: str) -> None:
+def check_rows(text: str, data: Data | None = None) -> None:
     """Refuse lines of JSON that a file of rows could not have.
 
+    Args:
+        data: how a run reads its rows; None: rows of any shape, every one of which has to fit.
+
     Raises:
+        ConfigError: a setting means nothing for rows in memory.
         DataError: as `read_rows`, with the row's number for file and line.
     """
+    settings = Data() if data is None else data
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         write_text(path, text)
         try:
-            read_rows(path)
+            read_rows(training_source(settings.model_copy(update={"train": path, "limit": None}), "train"))
         except DataError as error:
             where = "rows: " if error.line is None else f"row {error.line}: "
             said = error.message.removeprefix(f"{path}:{error.line}: ").removeprefix(f"{path}: ")

@@ -1,46 +1,109 @@
-"""The shapes rows come in: each is recognised by its content and decoded to a `Problem`, `Example`s, or both.
+"""The shapes rows come in: each is recognised by its content and decoded to a `Problem`, `Example`s, or a `Pair`.
 
-    shape                        row                                                  becomes
-    pairs                        [question, answer]                                   problem
-    triples                      [question, answer, reasoning]                        problem and example
-    question_answer              {"question", "answer"}; GSM8K: answer "… #### n"     problem and example
-    prompt_completion            {"prompt", "completion"}                             example
-    prompt_completions           {"prompt", "completions": [text | {text, weight}]}   example
-    prompts                      {"prompt"} or a text                                 problem without answer
-    messages                     {"messages": [{"role", "content"}, …]}               an example for each trained turn
-    preference                   {"prompt", "chosen", "rejected"}; the prompt under   pair
-                                 "conversations"; or the last two alone, as messages
-                                 that begin alike
-    problem                      Ramify's own Problem                                 problem; example of its solution
+    shape                row                                                          becomes
+    pairs                [question, answer]                                           problem
+    triples              [question, answer, reasoning]                                problem and example
+    question_answer      {question, answer, reasoning?}; GSM8K: answer "… #### n"     problem and example
+    multiple_choice      {question, choices {text, label}, answerKey}; MMLU's answer  problem with options and example
+    squad                {context, question, answers {text}}                          problem and example
+    prompt_completion    {prompt, completion, reward? label?}                         example
+    prompt_completions   {prompt, completions: [text | {text, weight}], rewards?}     example
+    prompts              {prompt} or a text                                           problem without answer
+    messages             {messages: [{role, content}, …], system?}                    an example for each trained turn
+    conversations        {conversations: [{from, value}, …], system?}: ShareGPT       an example for each trained turn
+    text                 {text}, a conversation with role markers in it               an example for each trained turn
+    alpaca               {instruction, output, input? system? history?}; Dolly        example
+    instances            {instruction, instances: [{input, output}]}: Self-Instruct   example
+    query_response       {query, response}: MetaMath; {question, response}: Orca      example
+    preference           {chosen, rejected, prompt or conversations}; the last two    pair
+                         alone, as messages that begin alike
+    preferred_output     {input {messages}, preferred_output, non_preferred_output}   pair
+    problem              Ramify's own Problem                                         problem; example of its solution
 
-A prompt is a text, or a list of messages {"role", "content"}. Content is a text, or a list of text parts. Turns may
-also be {"from": "system" | "human" | "gpt", "value"}.
+A prompt is a text, or a list of messages {role, content}. Content is a text, or a list of text parts. Turns may also be
+{from: system | human | gpt, value}. Tables may mix shapes: what a row does not have is null there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
-from ramify.base.errors import DataError, nearest
-from ramify.base.rng import key
-from ramify.base.types import Completion, Conversation, Example, Lineage, Message, Pair, Problem
-from ramify.data.fields import Place, number_field, parse_gold, text_field, weight_field
-from ramify.data.turns import ending_in_user, read_prompt, read_turns
-
-_KEYS = ("question", "answer", "prompt", "completion", "completions", "messages", "chosen", "rejected", "id")
-GOLD_MARK = "####"
-_TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}; prompts stand one a line'
+from ramify.base.errors import DataError
+from ramify.data import completions, dialogues, preferences, questions
+from ramify.data.decoded import Decoded
+from ramify.data.fields import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What one row became."""
+class Shape:
+    """One way of writing rows.
 
-    problem: Problem | None = None
-    examples: tuple[Example, ...] = ()
-    pair: Pair | None = None
+    Attributes:
+        columns: what a row of this shape has; each entry is one way, the usual one first. Empty: it is no object.
+        optional: further columns that are read.
+    """
+
+    decode: Callable[[Any, Place], Decoded]
+    columns: tuple[tuple[str, ...], ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Every column that means something in this shape."""
+        return frozenset(self.optional).union(*self.columns)
+
+    def fits(self, names: Collection[str]) -> bool:
+        """Whether a row with these columns may be of this shape."""
+        return any(all(name in names for name in each) for each in self.columns)
+
+
+_MORE = ("source", "lineage", "meta")
+SHAPES = {
+    "preference": Shape(
+        preferences.preference, (("chosen", "rejected"),), ("prompt", "conversations", "system", "margin", "source")
+    ),
+    "preferred_output": Shape(
+        preferences.preferred_output, (("input", "preferred_output", "non_preferred_output"),), ("margin", "source")
+    ),
+    "messages": Shape(dialogues.messages, (("messages",),), ("system",)),
+    "conversations": Shape(dialogues.conversations, (("conversations",),), ("system",)),
+    "prompt_completions": Shape(
+        completions.prompt_completions, (("prompt", "completions"),), ("rewards", "system", *_MORE)
+    ),
+    "prompt_completion": Shape(
+        completions.prompt_completion, (("prompt", "completion"),), ("reward", "label", "system")
+    ),
+    "squad": Shape(questions.squad, (("context", "question", "answers"),)),
+    "multiple_choice": Shape(
+        questions.multiple_choice,
+        (("question", "choices", "answerKey"), ("question", "choices", "answer"), ("question", "answerKey")),
+    ),
+    "question_answer": Shape(questions.question_answer, (("question", "answer"),), ("reasoning",)),
+    "query_response": Shape(
+        completions.query_response, (("query", "response"), ("question", "response")), ("system_prompt",)
+    ),
+    "alpaca": Shape(
+        completions.alpaca,
+        (("instruction", "output"), ("instruction", "response")),
+        ("input", "context", "system", "history"),
+    ),
+    "instances": Shape(completions.instances, (("instruction", "instances"),)),
+    "problem": Shape(
+        questions.own_problem, (("prompt", "id"),), ("answer", "solution", "category", "options", "source", "meta")
+    ),
+    "prompts": Shape(completions.prompt_only, (("prompt",),)),
+    "text": Shape(dialogues.text, (("text",),)),
+    "pairs": Shape(questions.list_row),
+    "triples": Shape(questions.list_row),
+}
+"""Every shape by its name; a row is of the first one that it fits."""
+FIELDS = frozenset[str]().union(*(shape.fields for shape in SHAPES.values()))
+"""Every column that means something in some shape."""
+_LENGTHS = {2: "pairs", 3: "triples"}
 
 
 def shape_of(row: Any, place: Place) -> str:
@@ -49,251 +112,115 @@ def shape_of(row: Any, place: Place) -> str:
     Raises:
         DataError: it has none of the known ones; says what was found.
     """
+    if isinstance(row, dict):
+        found = first_fitting(row)
+        if found is None:
+            raise _unknown_columns(row, place)
+        return found
     if isinstance(row, str):
         return "prompts"
-    if isinstance(row, list):
-        if len(row) in (2, 3):
-            return "pairs" if len(row) == 2 else "triples"
+    if not isinstance(row, list):
+        raise place.error("row", row, "a list or an object")
+    if len(row) not in _LENGTHS:
         hint = "prompts stand one a line" if row and all(isinstance(each, str) for each in row) else None
         raise place.error("row", row, "[question, answer] or [question, answer, reasoning]", hint)
-    if not isinstance(row, dict):
-        raise place.error("row", row, "a list or an object")
-    for keys, shape in _BY_KEYS:
-        if all(name in row for name in keys):
-            return shape
-    raise _unknown_keys(row, place)
+    return _LENGTHS[len(row)]
+
+
+def first_fitting(row: dict[str, Any]) -> str | None:
+    """The first shape that an object fits.
+
+    In tables of mixed rows, what a row does not have is null, so the first one that fits without the nulls wins, unless
+    it is a part of one of them: {prompt, completion: null} is no prompt to be asked, but a row without its completion.
+    """
+    if None not in row.values():
+        return _recognised(tuple(row))
+    return _among_nulls(tuple(row), tuple([name for name, value in row.items() if value is not None]))
 
 
 def decode(row: Any, shape: str, place: Place) -> Decoded:
     """The row as what it stands for.
 
     Raises:
-        DataError: a field is missing or of the wrong type; names file, line, field, value and what is allowed.
+        DataError: it is not of this shape, or a field is missing or of the wrong type; names file, line, field, value
+            and what is allowed.
     """
-    return _DECODERS[shape](row, place)
+    return SHAPES[shape].decode(row, place)
 
 
-def _unknown_keys(row: dict[str, Any], place: Place) -> DataError:
+def check_fits(row: Any, shape: str, place: Place) -> None:
+    """Refuse a row that cannot be of the shape that all rows are to be read as.
+
+    Raises:
+        DataError: columns are missing, or the row is of another type; says what was found.
+    """
+    known = SHAPES[shape]
+    if isinstance(row, dict) and known.columns:
+        if not known.fits(row):
+            raise _columns(row, f"the shape {shape} needs {_spelled(known)}", place, _hint(row, known))
+    elif not (isinstance(row, str) and shape == "prompts") and not (
+        isinstance(row, list) and _LENGTHS.get(len(row)) == shape
+    ):
+        raise place.error("row", row, f"one of the shape {shape}")
+
+
+@lru_cache(maxsize=4096)
+def _recognised(names: tuple[str, ...]) -> str | None:
+    return next((name for name, shape in SHAPES.items() if shape.fits(names)), None)
+
+
+@lru_cache(maxsize=4096)
+def _among_nulls(names: tuple[str, ...], held: tuple[str, ...]) -> str | None:
+    other = _recognised(held)
+    if other is None:
+        return _recognised(names)
+    needed = next(columns for columns in SHAPES[other].columns if all(name in held for name in columns))
+    wholes = (name for name, shape in SHAPES.items() if shape.fits(names) and not shape.fits(held))
+    return next((name for name in wholes if SHAPES[name].fields.issuperset(needed)), other)
+
+
+def _unknown_columns(row: dict[str, Any], place: Place) -> DataError:
+    """No shape fits: the error names the shape that comes nearest."""
+    near = _nearest_shape(row)
+    if near is None:
+        needed = "rows need question + answer, prompt + completion, messages, or prompt + chosen + rejected"
+        return _columns(row, needed, place, "data.columns={prompt: …, completion: …} says what the columns mean")
+    known = SHAPES[near]
+    needed = f"the nearest shape, {near}, needs {_spelled(known)}"
+    return _columns(row, needed, place, _hint(row, known))
+
+
+def _nearest_shape(row: Iterable[str]) -> str | None:
+    """The shape that shares the greatest part of its columns with the row's, spelling mistakes forgiven."""
+    names = [str(name) for name in row]
+    shares: dict[str, float] = {}
+    for name, shape in SHAPES.items():
+        for columns in shape.columns[:2]:
+            held = [1.0 if each in names else 0.9 if _spelt_like(each, names) else 0.0 for each in columns]
+            shares[name] = max(shares.get(name, 0.0), sum(held) / len(held))
+    best = max(shares, key=lambda name: shares[name])
+    return best if shares[best] >= 0.4 else None
+
+
+def _spelt_like(name: str, known: Iterable[str]) -> str | None:
+    """A known name that this one may be a slip of; closer than elsewhere, since columns are short words."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.75)), None)
+
+
+def _hint(row: Collection[str], shape: Shape) -> str:
+    """The misspelled column, or how to say which one is meant."""
+    for name in row:
+        guess = None if name in shape.fields else _spelt_like(str(name), shape.fields)
+        if guess is not None:
+            return f"did you mean {guess!r} for {name!r}?"
+    missing = next(name for name in shape.columns[0] if name not in row)
+    return f"data.columns={{{missing}: …}} says which column it is"
+
+
+def _spelled(shape: Shape) -> str:
+    return " or ".join(" + ".join(each) for each in shape.columns[:2])
+
+
+def _columns(row: Iterable[str], needed: str, place: Place, hint: str) -> DataError:
     found = ", ".join(map(str, list(row)[:8])) or "none"
-    guesses = {name: nearest(str(name), _KEYS) for name in row if name not in _KEYS}
-    hints = [f"did you mean {guess!r} for {name!r}?" for name, guess in guesses.items() if guess]
-    allowed = (
-        "question + answer, prompt + completion, prompt + completions, prompt, messages, or prompt + chosen + rejected"
-    )
-    return DataError(
-        f"columns: {allowed} are needed, found {found}",
-        path=place.path,
-        line=place.line,
-        hint=hints[0] if hints else None,
-    )
-
-
-def _list_row(row: list[Any], place: Place) -> Decoded:
-    question, answer = text_field(row[0], "question", place), number_field(row[1], "answer", place, _TEXT_ANSWERS)
-    prompt = (Message("user", question),)
-    if len(row) == 2:
-        return Decoded(_problem(prompt, answer, None, place))
-    reasoning = text_field(row[2], "reasoning", place)
-    return Decoded(_problem(prompt, answer, reasoning, place), (_example(prompt, reasoning, place),))
-
-
-def _question_answer(row: Mapping[str, Any], place: Place) -> Decoded:
-    prompt = (Message("user", text_field(row["question"], "question", place)),)
-    answer = row["answer"]
-    reasoning = row.get("reasoning")
-    if reasoning is not None:
-        reasoning = text_field(reasoning, "reasoning", place)
-    if isinstance(answer, str) and GOLD_MARK in answer:
-        reasoning = text_field(answer, "answer", place)
-        last = answer.rsplit(GOLD_MARK, 1)[1].strip()
-        gold: str | float = number_field(last, f"answer after {GOLD_MARK}", place)
-    elif isinstance(answer, str):
-        gold = text_field(answer, "answer", place)
-        number = parse_gold(gold)
-        gold = gold if number is None else number
-    else:
-        gold = number_field(answer, "answer", place)
-    examples = () if reasoning is None else (_example(prompt, reasoning, place),)
-    return Decoded(_problem(prompt, gold, reasoning, place), examples)
-
-
-def _prompt_completion(row: Mapping[str, Any], place: Place) -> Decoded:
-    prompt = read_prompt(row["prompt"], place)
-    completion = row["completion"]
-    if isinstance(completion, list):
-        turns = read_turns(completion, "completion", place)
-        if len(turns) != 1 or turns[0].role != "assistant":
-            raise place.error("completion", completion, "a text or one assistant message")
-        return Decoded(examples=(_example(prompt, turns[0].content, place),))
-    return Decoded(examples=(_example(prompt, text_field(completion, "completion", place), place),))
-
-
-def _prompt_completions(row: Mapping[str, Any], place: Place) -> Decoded:
-    given = row["completions"]
-    if not isinstance(given, list) or not given:
-        raise place.error("completions", given, "a list of texts with at least one entry")
-    completions = tuple(_completion(each, f"completions[{index}]", place) for index, each in enumerate(given))
-    if not any(completion.weight for completion in completions):
-        raise place.error("completions", given, "at least one weight above 0")
-    return Decoded(
-        examples=(
-            Example(
-                prompt=read_prompt(row["prompt"], place),
-                completions=completions,
-                source=str(row.get("source") or place.source),
-                lineage=_lineage(row.get("lineage"), place),
-                meta=_meta(row, place),
-            ),
-        )
-    )
-
-
-def _prompt_only(row: Any, place: Place) -> Decoded:
-    prompt = read_prompt(row if isinstance(row, str) else row["prompt"], place)
-    return Decoded(_problem(prompt, None, None, place))
-
-
-def _conversation(row: Mapping[str, Any], place: Place) -> Decoded:
-    given = row["messages"]
-    turns = read_turns(given, "messages", place)
-    if turns[-1].role == "user":
-        return Decoded(_problem(ending_in_user(turns, "messages", place), None, None, place))
-    examples: list[Example] = []
-    for index, (turn, raw) in enumerate(zip(turns, given, strict=True)):
-        weight = weight_field(raw.get("loss_weight", raw.get("weight", 1.0)), f"messages[{index}].weight", place)
-        if turn.role == "assistant" and weight > 0:
-            before = ending_in_user(turns[:index], f"messages[{index}]", place)
-            examples.append(Example(before, (Completion(turn.content, weight),), place.source))
-    if not examples:
-        raise place.error("messages", [turn.role for turn in turns], "an assistant turn to train")
-    return Decoded(examples=tuple(examples))
-
-
-def _preference(row: Mapping[str, Any], place: Place) -> Decoded:
-    chosen, rejected = (_side(row[name], name, place) for name in ("chosen", "rejected"))
-    asked = next((name for name in ("prompt", "conversations") if name in row), None)
-    if asked is not None:
-        prompt = read_prompt(row[asked], place, asked)
-        for name, side in (("chosen", chosen), ("rejected", rejected)):
-            if len(side) > 1 and side[:-1] != prompt:
-                raise place.error(name, [turn.role for turn in side], "the answer alone, or the prompt and the answer")
-    elif len(chosen) == len(rejected) == 1:
-        raise place.error("prompt", [*row], "a prompt (or chosen and rejected as messages that begin with it)")
-    else:
-        prompt = ending_in_user(chosen[:-1], "chosen", place)
-        if rejected[:-1] != prompt:
-            raise place.error("rejected", row["rejected"], "messages that begin as those of chosen do")
-    margin = row.get("margin")
-    return Decoded(
-        pair=Pair(
-            prompt=prompt,
-            chosen=chosen[-1].content,
-            rejected=rejected[-1].content,
-            margin=0.0 if margin is None else number_field(margin, "margin", place),
-            source=str(row.get("source") or place.source),
-            meta={name: str(value) for name, value in row.items() if name not in _OF_PAIR and value is not None},
-        )
-    )
-
-
-def _side(value: Any, field: str, place: Place) -> Conversation:
-    """A completion as a conversation whose last turn it is. An empty text is a completion that stops at once."""
-    if isinstance(value, str):
-        return (Message("assistant", value),)
-    turns = read_turns([value] if isinstance(value, dict) else value, field, place)
-    if turns[-1].role != "assistant":
-        raise place.error(field, [turn.role for turn in turns], "a text, or messages that end in an assistant turn")
-    return turns
-
-
-def _own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
-    name, answer = row["id"], row.get("answer")
-    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-        raise place.error("id", name, "a text")
-    if answer is not None:
-        answer = answer if isinstance(answer, str) else number_field(answer, "answer", place)
-    solution = None if row.get("solution") is None else text_field(row["solution"], "solution", place)
-    problem = Problem(
-        id=str(name),
-        prompt=read_prompt(row["prompt"], place),
-        answer=answer,
-        solution=solution,
-        source=str(row.get("source") or place.source),
-        category=str(row.get("category") or ""),
-        options=_options(row.get("options", []), place),
-        meta=_meta(row, place),
-    )
-    return Decoded(problem, () if solution is None else (_example(problem.prompt, solution, place),))
-
-
-def _problem(prompt: Conversation, answer: str | float | None, solution: str | None, place: Place) -> Problem:
-    # The id follows from what is asked and what is right, so that it survives shuffling and cutting the file.
-    parts = [part for message in prompt for part in (message.role, message.content)]
-    return Problem(
-        id=f"{key(*parts, repr(answer)):016x}", prompt=prompt, answer=answer, solution=solution, source=place.source
-    )
-
-
-def _example(prompt: Conversation, text: str, place: Place) -> Example:
-    return Example(prompt, (Completion(text),), place.source)
-
-
-def _completion(value: Any, field: str, place: Place) -> Completion:
-    if not isinstance(value, dict):
-        return Completion(text_field(value, field, place))
-    for name in value:
-        if name not in ("text", "weight"):
-            raise place.error(field, name, "text and weight, nothing else,")
-    weight = weight_field(value.get("weight", 1.0), f"{field}.weight", place)
-    return Completion(text_field(value.get("text"), f"{field}.text", place), weight)
-
-
-def _meta(row: Mapping[str, Any], place: Place) -> dict[str, str]:
-    meta = row.get("meta", {})
-    if not isinstance(meta, dict):
-        raise place.error("meta", meta, "an object")
-    return {str(name): str(value) for name, value in meta.items()}
-
-
-def _options(value: Any, place: Place) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise place.error("options", value, "a list of texts")
-    return tuple(text_field(each, f"options[{index}]", place) for index, each in enumerate(value))
-
-
-def _lineage(value: Any, place: Place) -> Lineage | None:
-    if value is None:
-        return None
-    try:
-        return Lineage(
-            problem_id=str(value["problem_id"]),
-            sample_index=int(value["sample_index"]),
-            seed=int(value["seed"]),
-            policy=str(value["policy"]),
-            round=int(value.get("round", 0)),
-        )
-    except (AttributeError, TypeError, KeyError, ValueError):
-        raise place.error("lineage", value, "problem_id, sample_index, seed, policy and round") from None
-
-
-_OF_PAIR = ("prompt", "conversations", "chosen", "rejected", "margin", "source")
-_BY_KEYS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("chosen", "rejected"), "preference"),
-    (("messages",), "messages"),
-    (("prompt", "completions"), "prompt_completions"),
-    (("prompt", "completion"), "prompt_completion"),
-    (("question", "answer"), "question_answer"),
-    (("prompt", "id"), "problem"),
-    (("prompt",), "prompts"),
-)
-_DECODERS: dict[str, Callable[[Any, Place], Decoded]] = {
-    "pairs": _list_row,
-    "triples": _list_row,
-    "question_answer": _question_answer,
-    "prompt_completion": _prompt_completion,
-    "prompt_completions": _prompt_completions,
-    "prompts": _prompt_only,
-    "messages": _conversation,
-    "preference": _preference,
-    "problem": _own_problem,
-}
+    return DataError(f"columns: found {found}; {needed}", path=place.path, line=place.line, hint=hint)

@@ -1,6 +1,11 @@
-"""Rows from files: problems to answer, examples to imitate, with the shape they were found in.
+"""Rows from files, folders and the hub: problems to answer, examples to imitate, pairs to compare.
 
-rows = read_rows("train.json")
+stream = stream_rows("train.jsonl")     # one row at a time, however long the file is
+for row in stream:
+    row.shape, row.place.source, row.decoded.examples
+stream.summary()                        # "12,034 rows of the shape messages; 3 left out (…: 3, first at …)"
+
+rows = read_rows("train.json")          # all of them at once
 rows.shape        # "pairs"
 rows.problems     # one a row, each with an id that follows from its content and a source `train.json:17`
 rows.examples     # what the rows themselves give to imitate; empty for pairs, whose task writes the completion
@@ -10,28 +15,111 @@ rows.preferences  # chosen and rejected completions
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ramify.base.errors import DataError
 from ramify.base.types import Example, Pair, Problem
+from ramify.data.bad_rows import BadRows
+from ramify.data.columns import Recognition
+from ramify.data.decoded import Decoded
 from ramify.data.fields import Place
-from ramify.data.files import read_values
-from ramify.data.shapes import decode, shape_of
+from ramify.data.source import Source
+from ramify.data.values import iter_readable
+
+
+class Row(NamedTuple):
+    """One row of a source: where it stands, what shape it has, what it became."""
+
+    place: Place
+    shape: str
+    decoded: Decoded
+
+
+class RowStream:
+    """The rows of a source, read while they are iterated; its counts grow meanwhile and begin anew with each pass.
+
+    Rows that do not fit are left out, as long as the source's share of bad rows allows it, and so are rows all of whose
+    completions are unwanted (a reward of 0 or less).
+
+    Attributes:
+        shapes: how many rows of each shape were recognised.
+        count: rows read, those left out included.
+        bad: the rows that did not fit, by reason.
+        unwanted: completions left out because of their reward or label.
+
+    Raises:
+        ConfigError: the source's columns or shape are unknown, or it has a setting that means nothing there.
+        DataError: (while iterating) a file cannot be read, or more rows do not fit than are allowed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._recognition = Recognition(source.columns, source.shape)
+        self._begin()
+
+    def __iter__(self) -> Iterator[Row]:
+        self._begin()
+        read, shapes, bad = self._recognition.read, self.shapes, self.bad
+        for place, value in iter_readable(self.source):
+            self.count += 1
+            try:
+                if isinstance(value, DataError):
+                    raise value
+                shape, decoded = read(value, place)
+            except DataError as error:
+                bad.add(error, place, self.count)
+                continue
+            shapes[shape] += 1
+            if decoded.unwanted:
+                self.unwanted += decoded.unwanted
+                if decoded.is_empty:
+                    continue
+            yield Row(place, shape, decoded)
+        bad.check(self.count, self.source.name)
+
+    def summary(self) -> str:
+        """What was recognised and what was left out, in one line."""
+        used = sum(self.shapes.values())
+        if len(self.shapes) == 1:
+            said = f"{used:,} rows of the shape {next(iter(self.shapes))}"
+        else:
+            each = ", ".join(f"{count:,} {name}" for name, count in self.shapes.most_common())
+            said = f"{used:,} rows: {each}" if used else "no rows"
+        if self.unwanted:
+            said += f"; {self.unwanted:,} completions left out for their reward or label"
+        return f"{said}; {self.bad.summary()}" if self.bad.count else said
+
+    def _begin(self) -> None:
+        self.shapes: Counter[str] = Counter()
+        self.count = 0
+        self.unwanted = 0
+        self.bad = BadRows(self.source.bad_rows)
+
+
+def stream_rows(source: Source | Path | str) -> RowStream:
+    """The rows of a source, to be read one at a time.
+
+    Raises:
+        ConfigError: the source's columns or shape are unknown.
+    """
+    return RowStream(source if isinstance(source, Source) else Source(str(source)))
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The content of one file.
+    """The content of one source.
 
     Attributes:
+        path: its file or folder, or the id of its data set.
         shape: the shape of its rows (see `ramify.data.shapes`); several are joined with ` + `.
-        count: rows in the file.
+        count: rows read that fit.
         problems: what can be asked.
         examples: what can be imitated.
         preferences: chosen and rejected completions.
-        notes: how many rows are unusual, by what: `repeated_question`.
+        notes: how many rows are unusual, by what: `repeated_question`, `left_out`, `unwanted_completions`.
         unasked: sources of the rows that hold no problem.
     """
 
@@ -59,47 +147,47 @@ class Rows:
             )
 
 
-def read_rows(path: Path | str, limit: int | None = None) -> Rows:
-    """Read a file of rows, or only the first `limit` of them.
+def read_rows(path: Source | Path | str, limit: int | None = None) -> Rows:
+    """Read all rows of a source, or only the first `limit` of them.
 
     Raises:
-        DataError: the file or a row cannot be used; one line with file, line, field, value and what is allowed.
+        ConfigError: the source's columns or shape are unknown, or it has a setting that means nothing there.
+        DataError: a file or a row cannot be used; one line with file, line, field, value and what is allowed.
     """
-    path = Path(path)
-    shapes: Counter[str] = Counter()
+    source = path if isinstance(path, Source) else Source(str(path))
+    stream = stream_rows(source if limit is None else replace(source, limit=limit))
     problems: list[Problem] = []
     examples: list[Example] = []
     preferences: list[Pair] = []
     used: dict[str, list[str]] = {}
     unasked: list[str] = []
-    values = read_values(path)[:limit]
-    for line, value in values:
-        place = Place(path, line)
-        shape = shape_of(value, place)
-        shapes[shape] += 1
-        decoded = decode(value, shape, place)
+    for row in stream:
+        decoded = row.decoded
         if decoded.problem is not None:
-            problems.append(_distinct(decoded.problem, used, place, own_id=shape == "problem"))
+            problems.append(_distinct(decoded.problem, used, row.place, own_id=row.shape == "problem"))
         else:
-            unasked.append(place.source)
+            unasked.append(row.place.source)
         examples += decoded.examples
         if decoded.pair is not None:
             preferences.append(decoded.pair)
-    repeated = len(problems) - len(used)
-    notes = {"repeated_question": repeated} if repeated else {}
+    unusual = {
+        "repeated_question": len(problems) - len(used),
+        "left_out": stream.bad.count,
+        "unwanted_completions": stream.unwanted,
+    }
     return Rows(
-        path=path,
-        shape=" + ".join(shapes),
-        count=len(values),
+        path=Path(source.name),
+        shape=" + ".join(stream.shapes),
+        count=sum(stream.shapes.values()),
         problems=tuple(problems),
         examples=tuple(examples),
         preferences=tuple(preferences),
-        notes=notes,
+        notes={name: count for name, count in unusual.items() if count},
         unasked=tuple(unasked),
     )
 
 
-def read_problems(path: Path | str) -> list[Problem]:
+def read_problems(path: Source | Path | str) -> list[Problem]:
     """The problems of a file.
 
     Raises:
@@ -113,7 +201,7 @@ def read_problems(path: Path | str) -> list[Problem]:
     return list(rows.problems)
 
 
-def read_examples(path: Path | str) -> list[Example]:
+def read_examples(path: Source | Path | str) -> list[Example]:
     """The training examples of a file.
 
     Raises:
@@ -126,7 +214,7 @@ def read_examples(path: Path | str) -> list[Example]:
     return list(rows.examples)
 
 
-def read_pairs(path: Path | str, limit: int | None = None) -> list[Pair]:
+def read_pairs(path: Source | Path | str, limit: int | None = None) -> list[Pair]:
     """The preference pairs of a file.
 
     Raises:

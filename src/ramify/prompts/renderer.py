@@ -8,6 +8,7 @@ the template is cut to the one token that stops generation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ramify.base.config import Prompting
@@ -22,6 +23,7 @@ from ramify.prompts.templates import (
     lead_in,
     missing_tokens,
     render,
+    render_many,
     turn_end,
 )
 
@@ -100,10 +102,8 @@ class Renderer:
         Raises:
             DataError: nothing in the example is trained; names its source.
         """
-        where = f"{example.source}: " if example.source else ""
-        if not any(completion.weight for completion in example.completions):
-            raise DataError(f"{where}nothing to train: no completion with a weight above 0")
         try:
+            self.refuse_untrained(example)
             prompt_text = self.text(example.prompt)
             prompt = self._prompt_ids(prompt_text)
             return [
@@ -111,26 +111,70 @@ class Renderer:
                 for each in example.completions
             ]
         except DataError as error:
-            raise DataError(f"{where}{error.message}", hint=error.hint) from None
+            raise self.named(error, example) from None
 
-    def _prompt_ids(self, text: str) -> tuple[int, ...]:
-        ids = self._plain_start + encode(self.tokenizer, text)
-        if not ids:
+    # --- the steps of it, for whoever brings ids of many texts at once (see `many`) ---
+
+    def texts(self, prompts: Sequence[Conversation]) -> list[str]:
+        """`text` of each prompt, in one call of the template engine."""
+        return render_many(self.tokenizer, self.template, [self.conversation(prompt) for prompt in prompts])
+
+    def refuse_untrained(self, example: Example) -> None:
+        """Refuse an example without anything to train.
+
+        Raises:
+            DataError: none of its completions has a weight.
+        """
+        if not any(completion.weight for completion in example.completions):
+            raise DataError("nothing to train: no completion with a weight above 0")
+
+    def begun(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Ids of a prompt from those of its text.
+
+        Raises:
+            DataError: there are none.
+        """
+        begun = (*self._plain_start, *ids)
+        if not begun:
             raise DataError("the prompt is empty", hint="the first trained token needs a token before it")
-        return ids
+        return begun
 
-    def _completion_ids(self, prompt_text: str, prompt: tuple[int, ...], text: str) -> tuple[int, ...]:
+    def spoken(self, text: str) -> str:
+        """A completion as it stands behind its prompt: with the white space that the template puts between them.
+
+        Raises:
+            DataError: it is empty.
+        """
         if not text.strip():
             raise DataError("nothing to train: the completion is empty")
-        if self._lead and not text[0].isspace():
-            text = self._lead + text
-        joint = self._plain_start + encode(self.tokenizer, prompt_text + text)
+        return text if not self._lead or text[0].isspace() else self._lead + text
+
+    def tail(self, prompt: tuple[int, ...], joint_ids: Sequence[int], spoken: str) -> tuple[int, ...]:
+        """Ids of a completion, ended, from those of the joint text of prompt and completion.
+
+        Args:
+            prompt: from `begun`.
+            joint_ids: of the prompt's text followed by `spoken`.
+
+        Raises:
+            DataError: the text holds the stop token before its end.
+        """
+        joint = (*self._plain_start, *joint_ids)
         if joint[: len(prompt)] == prompt:
-            ids = joint[len(prompt) :]
-        else:
-            self.separate_count += 1
-            ids = self._behind_sentinel(text)
-        return self._ended(ids)
+            return self._ended(joint[len(prompt) :])
+        self.separate_count += 1
+        return self._ended(self._behind_sentinel(spoken))
+
+    def named(self, error: DataError, example: Example) -> DataError:
+        """The error with the example's source in front."""
+        return DataError(f"{example.source}: {error.message}" if example.source else error.message, hint=error.hint)
+
+    def _prompt_ids(self, text: str) -> tuple[int, ...]:
+        return self.begun(encode(self.tokenizer, text))
+
+    def _completion_ids(self, prompt_text: str, prompt: tuple[int, ...], text: str) -> tuple[int, ...]:
+        spoken = self.spoken(text)
+        return self.tail(prompt, encode(self.tokenizer, prompt_text + spoken), spoken)
 
     def _behind_sentinel(self, text: str) -> tuple[int, ...]:
         for sentinel in _SENTINELS:

@@ -1,7 +1,8 @@
-"""What is trained and what is not, to be looked at: spans of text, or the same in colour."""
+"""What is trained and what is not, to be looked at: spans of text, or the same in colour (`page`: as HTML)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,24 @@ def spans(tokenizer: PreTrainedTokenizerBase, sequence: TokenSequence) -> list[S
             text = text.rstrip("\ufffd")
         found.append(Span(text[shown:], trained, end - start))
         shown = max(shown, len(text))
+    return found
+
+
+def joined(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Sequences that are the beginning of a later one become part of it, trained where any of them is.
+
+    The turns of a conversation become one text; completions of one prompt stay apart.
+    """
+    found: list[TokenSequence] = []
+    for sequence in sorted(sequences, key=lambda each: len(each.ids), reverse=True):
+        size = len(sequence.ids)
+        place = next((at for at, other in enumerate(found) if other.ids[:size] == sequence.ids), None)
+        if place is None:
+            found.append(sequence)
+            continue
+        other = found[place]
+        weights = tuple(map(max, other.weights[:size], sequence.weights)) + other.weights[size:]
+        found[place] = TokenSequence(other.ids, weights)
     return found
 
 

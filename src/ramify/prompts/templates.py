@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,20 +90,33 @@ def render(
         DataError: the template refuses the conversation (a role it does not know, turns that do not alternate).
         ConfigError: the template itself is broken.
     """
-    if template.source is None:
-        return render_plain(conversation)
-    turns = [{"role": message.role, "content": message.content} for message in conversation]
+    return _rendered(tokenizer, template, (conversation,), generation)[0]
+
+
+def render_many(
+    tokenizer: PreTrainedTokenizerBase, template: Template, conversations: Sequence[Conversation]
+) -> list[str]:
+    """Each conversation as text, up to where the assistant speaks; errors as for `render`, of any of them."""
+    return _rendered(tokenizer, template, conversations, generation=True)
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, template: Template, conversations: Sequence[Conversation], generation: bool
+) -> list[str]:
+    if template.source is None or not conversations:
+        return [render_plain(each) for each in conversations]
+    turns = [[{"role": message.role, "content": message.content} for message in each] for each in conversations]
     try:
-        text: Any = tokenizer.apply_chat_template(
+        texts: Any = tokenizer.apply_chat_template(
             turns, chat_template=template.source, tokenize=False, add_generation_prompt=generation
         )
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"chat template {template.name}, line {error.lineno}: {error.message}") from None
     except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
-        roles = ", ".join(message.role for message in conversation)
+        roles = ", ".join(message.role for message in conversations[0])
         hint = "this model has no system turn: put the text into the question" if "system" in roles else None
         raise DataError(f"chat template {template.name} refuses the turns {roles}: {error}", hint=hint) from None
-    return str(text)
+    return list(map(str, texts))
 
 
 def render_plain(conversation: Conversation) -> str:

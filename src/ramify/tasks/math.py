@@ -14,7 +14,7 @@ from functools import partial
 from ramify.base import config
 from ramify.base.errors import TaskError
 from ramify.base.types import Problem, Sample, Verdict
-from ramify.data.shapes import GOLD_MARK
+from ramify.data.questions import GOLD_MARK
 from ramify.tasks.numbers import Parsed, correct, judge, parse_answer, parse_number, write_number
 from ramify.tasks.task import Split
 from ramify.tasks.unit_conversion import gold_number

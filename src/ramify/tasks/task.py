@@ -25,6 +25,7 @@ from typing import Literal, Protocol
 from ramify.base import config
 from ramify.base.errors import DataError, TaskError, unknown
 from ramify.base.types import Completion, Example, Problem, Reason, Sample, Stop, Verdict
+from ramify.data.source import Source
 from ramify.data.sources import read_problems
 
 Split = Literal["train", "valid"]
@@ -87,7 +88,7 @@ def load_task(settings: config.Task) -> Task:
     return load_task_file(Path(settings.name))
 
 
-def load_problems(path: Path | str, task: Task) -> list[Problem]:
+def load_problems(path: Source | Path | str, task: Task) -> list[Problem]:
     """The problems of a file, each checked: the task's grader accepts the gold answer.
 
     Raises:

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,11 @@ def find_checkpoints(run: Path) -> list[Path]:
 
 
 def remove_half_written(run: Path) -> None:
-    """Remove what an interrupted write left behind."""
+    """Remove what an interrupted write, or an interrupted removal, left behind."""
     for path in run.glob("checkpoint-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in run.glob(".*.tmp"):  # of `records.write_bytes`
+        path.unlink(missing_ok=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -155,7 +158,7 @@ def remove_old(run: Path, keep: int, best_step: int | None) -> None:
     wanted = {path.name for path in found[-keep:]} | {f"checkpoint-{best_step}"}
     for path in found:
         if path.name not in wanted:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 def copy_weights(checkpoint: Path, target: Path) -> None:
@@ -171,9 +174,18 @@ def copy_weights(checkpoint: Path, target: Path) -> None:
         _flush(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
+        _flush_folder(target.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _not_written(target, error) from error
+
+
+def _remove(checkpoint: Path) -> None:
+    """Whole or not at all: what is half removed must not have the name of a checkpoint."""
+    going = checkpoint.with_name(checkpoint.name + ".tmp")
+    with suppress(OSError):
+        os.replace(checkpoint, going)
+        shutil.rmtree(going, ignore_errors=True)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ramify.base.config import DPO, Prompting, RunConfig
 from ramify.base.errors import ConfigError, LengthError
-from ramify.base.types import Example, Problem
+from ramify.base.types import Problem
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template, missing_tokens
-from ramify.train.rows import length_limit, render
+from ramify.train.render import render
+from ramify.train.rows import Turns, length_limit
 
 _USED_BY = {
     "label_smoothing": ("sigmoid", "robust"),
@@ -53,7 +54,7 @@ def check_sampling(config: RunConfig, renderer: Renderer, problems: Sequence[Pro
 
 
 def check_training(
-    config: RunConfig, renderer: Renderer, problems: Sequence[Problem], valid: Sequence[Example], limit: int
+    config: RunConfig, renderer: Renderer, problems: Sequence[Problem], valid: Sequence[Turns], limit: int
 ) -> None:
     """Refuse what training on answers to these problems would refuse, as far as it is known without the answers.
 

@@ -1,5 +1,6 @@
 """Preference optimisation on pairs of a chosen and a rejected completion (see `losses`).
 
+    rows.html             some pairs with their trained tokens coloured, see `look`
     reference.npz         log-probabilities under the reference, see `reference`; none for losses without one
     metrics.jsonl         as for supervised fine-tuning, and the means over pairs of `losses.preference`, in training
                           and in validation
@@ -25,6 +26,7 @@ from ramify.base.types import Pair
 from ramify.model.load import LoadedModel
 from ramify.train.checks import check_preference
 from ramify.train.folder import Opening
+from ramify.train.look import Look, Pick, write_page
 from ramify.train.losses import REFERENCE_FREE
 from ramify.train.material import Material, RunData
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
@@ -58,11 +60,14 @@ def run(
 
 
 def _render(config: RunConfig, prepared: Prepared, material: Material[Pair]) -> RunData[PairSet]:
-    return render_pairs(config, prepared.renderer, prepared.loaded.max_length, material.train, material.valid)
+    train, valid = list(material.train), list(material.valid)
+    return render_pairs(config, prepared.renderer, prepared.loaded.max_length, train, valid)
 
 
 def _goal(staged: Staged[PairSet], run: Run, progress: Progress) -> Goal:
     settings, train, valid = staged.config.dpo, staged.data.train, staged.data.valid
+    if staged.ranks.is_main:
+        _write_page(staged, run)
     references = _references(staged, run, progress)
     objective = Preference(train, references.train, settings)
     measured = None
@@ -71,8 +76,22 @@ def _goal(staged: Staged[PairSet], run: Run, progress: Progress) -> Goal:
     if _starts_as_reference(staged):
         _check_start(staged, objective, run)
     done = 0 if staged.checkpoint is None else staged.checkpoint.state.step
-    before = [row for row in run.metrics("train") if row["step"] <= done]
+    before = [row for row in run.metrics("train") if row["step"] <= done] if staged.ranks.is_main else []
     return Goal(objective, measured, PreferenceWatch(before))
+
+
+def _write_page(staged: Staged[PairSet], run: Run) -> None:
+    train, look = staged.data.train, Look()
+    for pair in range(len(train)):
+        longest = len(train.prompts[train.prompt_of[pair]]) + max(len(train.chosen[pair]), len(train.rejected[pair]))
+        look.offer(Pick(pair, f"pair {pair + 1}"), longest, turns=1)
+    write_page(
+        run.folder,
+        f"Pairs of {run.folder.name}",
+        staged.prepared.renderer.tokenizer,
+        look,
+        lambda pair: [("chosen", [train.chosen_sequence(pair)]), ("rejected", [train.rejected_sequence(pair)])],
+    )
 
 
 METHOD = Method(read_preferences, _render, _goal)
@@ -83,6 +102,20 @@ def _references(staged: Staged[PairSet], run: Run, progress: Progress) -> Refere
     """Those that the run folder keeps, or else computed; zeros for a loss that uses none."""
     if staged.config.dpo.loss in REFERENCE_FREE:
         return References(Reference.none(len(staged.data.train)), None)
+    key, found = staged.ranks.from_main(lambda: _kept(staged, run))
+    if found is not None:
+        return found
+    with _reference_network(staged, run) as network:
+        train, valid, tokens = staged.data.train, staged.data.valid, staged.config.train.micro_tokens
+        found = compute_references(network, train, valid, tokens, progress, staged.ranks)
+    if staged.ranks.is_main:
+        write_references(run.folder, key, found)
+        run.update(reference={**run.record["reference"], **found.facts})
+    return found
+
+
+def _kept(staged: Staged[PairSet], run: Run) -> tuple[dict[str, Any], References | None]:
+    """The key of the reference, recorded when the run begins, and what the run folder keeps under it."""
     if staged.checkpoint is None:
         weights = "without adapter" if _base_will_do(staged) else "start"
         run.update(
@@ -90,15 +123,7 @@ def _references(staged: Staged[PairSet], run: Run, progress: Progress) -> Refere
             reference={**run.record.get("reference", {}), "weights": weights},
         )
     key = _key(staged, run)
-    found = read_references(run.folder, key)
-    if found is not None:
-        return found
-    with _reference_network(staged, run) as network:
-        train, valid, tokens = staged.data.train, staged.data.valid, staged.config.train.micro_tokens
-        found = compute_references(network, train, valid, tokens, progress)
-    write_references(run.folder, key, found)
-    run.update(reference={**run.record["reference"], **found.facts})
-    return found
+    return key, read_references(run.folder, key)
 
 
 def _key(staged: Staged[PairSet], run: Run) -> dict[str, Any]:

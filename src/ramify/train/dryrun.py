@@ -10,9 +10,10 @@ from ramify.base.config import RunConfig
 from ramify.model.load import choose_device, load_without_weights, resolve
 from ramify.train.checks import check_adapter, check_preference, check_sampling, check_training, renderer_for
 from ramify.train.folder import Opening, check_free, run_folder
-from ramify.train.material import Rendered, RunData
+from ramify.train.material import Material, Rendered, RunData
 from ramify.train.pairs import read_preferences, render_pairs
-from ramify.train.rows import read_examples, read_training_problems, render_all
+from ramify.train.render import render_all
+from ramify.train.rows import has_validation, read_training_problems, read_turns
 from ramify.train.schedule import Schedule
 
 
@@ -58,15 +59,15 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
 
 
 def _examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
-    examples = read_examples(config, "train")
-    valid = [] if config.data.valid is None else read_examples(config, "valid")
-    return _training(config, render_all(config, renderer_for(tokenizer, config.prompt), limit, examples, valid))
+    rows = read_turns(config, "train")
+    valid = read_turns(config, "valid") if has_validation(config.data) else []
+    return _training(config, render_all(config, renderer_for(tokenizer, config.prompt), limit, Material(rows, valid)))
 
 
 def _preferences(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
     check_preference(config.dpo)
     pairs = read_preferences(config, "train")
-    valid = [] if config.data.valid is None else read_preferences(config, "valid")
+    valid = read_preferences(config, "valid") if has_validation(config.data) else []
     return _training(config, render_pairs(config, renderer_for(tokenizer, config.prompt), limit, pairs, valid))
 
 
@@ -83,7 +84,7 @@ def _training(config: RunConfig, data: RunData[Rendered]) -> DryRun:
 
 def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
     problems = read_training_problems(config)
-    valid = [] if config.data.valid is None else read_examples(config, "valid")
+    valid = list(read_turns(config, "valid")) if has_validation(config.data) else []
     renderer = renderer_for(tokenizer, config.sample_prompt or config.prompt)
     lengths = check_sampling(config, renderer, problems, limit)
     check_training(config, renderer_for(tokenizer, config.prompt), problems, valid, limit)

@@ -17,6 +17,7 @@ from ramify.base.errors import RunError, TrainingError
 from ramify.base.records import write_text
 from ramify.base.runs import Run, create_run, is_run, open_run
 from ramify.train.checkpoint import find_checkpoints
+from ramify.train.interrupt import terminable
 
 _FREE = frozenset(
     {
@@ -25,6 +26,7 @@ _FREE = frozenset(
         "train.keep",
         "train.save_every",
         "train.log_every",
+        "train.shard",
         "train.tensorboard",
         "sample.live",
     }
@@ -43,6 +45,18 @@ class Opening:
 
     resume: bool = False
     overwrite: bool = False
+
+
+class FollowedRun(Run):
+    """The run folder as a process sees it that has no part in writing it."""
+
+    __slots__ = ()
+
+    def log(self, kind: str, **values: Any) -> None:
+        """The main process writes the line."""
+
+    def update(self, **values: Any) -> None:
+        """The main process changes the entries."""
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -169,12 +183,13 @@ def _is_trained(run: Run) -> bool:
 def recorded(run: Run, end_status: str = "finished") -> Iterator[None]:
     """Write into run.json how the block ended (`end_status`, stopped, failed and why) and the seconds it took.
 
-    Seconds of a run that was stopped and resumed add up.
+    Seconds of a run that was stopped and resumed add up. SIGTERM stops the block as Ctrl-C does.
     """
     before, began = float(run.record.get("seconds", 0.0)), time.perf_counter()
     end: dict[str, Any] = {"status": "failed"}
     try:
-        yield
+        with terminable():
+            yield
         end = {"status": end_status}
     except KeyboardInterrupt:
         end = {"status": "stopped"}
@@ -185,6 +200,13 @@ def recorded(run: Run, end_status: str = "finished") -> Iterator[None]:
     finally:
         end["seconds"] = round(before + time.perf_counter() - began, 3)
         _write_end(run, end)
+
+
+def record_loss(run: Run, reason: str) -> None:
+    """Write that the run has failed, unless something else was written before."""
+    with suppress(RunError):
+        if run.record.get("status") == "running":
+            run.update(status="failed", error=reason)
 
 
 def _write_end(run: Run, end: dict[str, Any]) -> None:

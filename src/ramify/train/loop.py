@@ -1,17 +1,20 @@
 """The one training loop. Methods enter as an `Objective`, everything else as arguments.
 
 A step: pick its sequences, count its divisor, sum the gradients of its micro-batches in fp32, check that loss and
-gradient are finite, and only then let the optimizer move. Every step seeds its own random numbers from (seed, step),
-so a resumed run equals the straight one bit for bit.
+gradient are finite, and only then let the optimizer move. Every micro-batch seeds its own random numbers from (seed,
+step, number), so a resumed run equals the straight one bit for bit.
+
+Several processes pick the same sequences and count the same divisor; each computes some of the micro-batches, the
+gradients are summed, and all move alike. The main process alone writes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,17 @@ from ramify.train.checkpoint import (
     remove_old,
     write_checkpoint,
 )
+from ramify.train.division import Company, Turn, cut
 from ramify.train.interrupt import DeferredInterrupt
-from ramify.train.metrics import MetricLog
-from ramify.train.objective import Objective
+from ramify.train.metrics import MetricLog, Metrics, NoMetrics
+from ramify.train.objective import Objective, Share
 from ramify.train.optimizer import LossScale, MasterAdamW
 from ramify.train.progress import Progress
+from ramify.train.ranks import ALONE, Ranks
 from ramify.train.schedule import Schedule
-from ramify.train.steps import StepResult, Window, detached, measure_all, sum_shares
+from ramify.train.sharding import assembled, is_sharded
+from ramify.train.steps import StepResult, Window, measure_all, step_of
+from ramify.train.tally import detached, tally
 
 Watch = Callable[[Mapping[str, float]], Iterable[str]]
 """Looks at each line of training metrics; returns what the user should know of it."""
@@ -59,6 +66,7 @@ class Job:
         run: where metrics and checkpoints go.
         save_weights: writes the trained weights into a folder.
         watch: looks at every line of training metrics.
+        ranks: the processes that train together.
     """
 
     network: Any
@@ -69,6 +77,7 @@ class Job:
     run: Run
     save_weights: Callable[[Path], None]
     watch: Watch = unwatched
+    ranks: Ranks = ALONE
 
 
 class Loop:
@@ -85,7 +94,9 @@ class Loop:
         self.progress = progress
         self.schedule = Schedule.of(job.objective.groups, job.settings, job.seed)
         parameters = {name: each for name, each in job.network.named_parameters() if each.requires_grad}
-        self.optimizer = MasterAdamW(parameters, job.settings.weight_decay)
+        self.optimizer = MasterAdamW(parameters, job.settings.weight_decay, job.ranks)
+        self.interrupt = DeferredInterrupt(patient=job.ranks.size > 1)
+        self.company = Company(job.ranks, is_sharded(job.network), self.interrupt)
         self.scale = LossScale(any(each.dtype == torch.float16 for each in job.network.parameters()))
         self.state = TrainState(scale=self.scale.value)
         if checkpoint is not None:
@@ -94,6 +105,7 @@ class Loop:
         self._window = Window(**sums)
         self._valid_loss: float | None = None
         self._moving = False
+        self._asked: type[KeyboardInterrupt] | None = None
 
     def run(self) -> TrainState:
         """Train to the end.
@@ -101,27 +113,39 @@ class Loop:
         Raises:
             TrainingError: loss or gradient is not finite (nothing has moved), or a checkpoint cannot be written.
             KeyboardInterrupt: the user stopped the run; a checkpoint of the last complete step was written.
+                `Terminated`, with SIGTERM.
         """
-        remove_half_written(self.job.run.folder)
-        log = MetricLog(self.job.run, self.state.step, self.job.settings.tensorboard, self.progress)
+        log = self._open_log()
         self.progress.start("training", self.schedule.total, self.state.step)
         try:
-            with DeferredInterrupt() as interrupt, _own_randomness(self.job.network):
+            with self.interrupt, _own_randomness(self.job.network):
                 self._after_step(log)  # of step 0, or of the step at which the run was stopped
                 while self.state.step < self.schedule.total and not self.state.stopped_early:
-                    interrupt.check()
-                    self._one_step(log, interrupt)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(self._stop()) from None
+                    if self._asked is not None:
+                        raise self._asked("asked to stop")
+                    self._one_step(log)
+        except KeyboardInterrupt as interrupt:
+            agreed = bool(interrupt.args)
+            said = self._stop(agreed or not self.company.in_step)
+            if agreed:
+                self.job.ranks.gather(None)  # a launcher ends all once one has ended: the checkpoint comes first
+            raise type(interrupt)(said) from None
         finally:
             log.close()
             self.progress.close()
             self.job.network.eval()
         return self.state
 
-    def _one_step(self, log: MetricLog, interrupt: DeferredInterrupt) -> None:
+    def _open_log(self) -> Metrics:
+        job = self.job
+        if not job.ranks.is_main:
+            return NoMetrics()
+        remove_half_written(job.run.folder)
+        return MetricLog(job.run, self.state.step, job.settings.tensorboard, self.progress)
+
+    def _one_step(self, log: Metrics) -> None:
         began = time.perf_counter()
-        result = self._gradients(interrupt)
+        result = self._gradients()
         lr = self.schedule.rate(self.state.step)
         clip = self.job.settings.clip
         if clip is not None and result.grad_norm > clip:
@@ -133,32 +157,43 @@ class Loop:
         self._report(log, result, lr)
         self._after_step(log)
 
-    def _gradients(self, interrupt: DeferredInterrupt) -> StepResult:
+    def _gradients(self) -> StepResult:
         """Unscaled, finite gradients of one step in the masters; tried again at a lower scale on fp16 overflow."""
         while True:
-            result = self._accumulate(interrupt)
+            result = self._accumulate()
             if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
                 self.scale.succeeded()
                 return result
             if not self.scale.overflowed():
                 raise self._not_finite(result)
 
-    def _accumulate(self, interrupt: DeferredInterrupt) -> StepResult:
-        job, step = self.job, self.state.step
-        indices = self.schedule.indices(step)
+    def _accumulate(self) -> StepResult:
+        job, optimizer = self.job, self.optimizer
+        indices = self.schedule.indices(self.state.step)
         divisor = job.objective.divisor(indices)
-        torch.manual_seed(key(job.seed, "step", step))
+        parts = cut(job.objective, indices, job.settings.micro_tokens, job.ranks.size)
+        turns = self.company.turns(job.objective, parts)
         job.network.train()
-        self.optimizer.zero()
-        shares = []
-        for part in job.objective.micro_batches(indices, job.settings.micro_tokens):
-            interrupt.check()
-            share = job.objective.share(job.network, part, divisor / self.scale.value)
-            torch.autograd.backward(share.loss)
+        optimizer.zero()
+        shares = self._own_shares(turns, divisor / self.scale.value)
+        own = replace(tally(shares, self.scale.value), touched=optimizer.touched)
+        found = self.company.agree(own, turns)
+        self._asked = found.asked
+        optimizer.sum_over_ranks(found.touched)
+        optimizer.multiply(1 / self.scale.value)
+        return step_of(found, float(optimizer.norm()), divisor)
+
+    def _own_shares(self, turns: Sequence[Turn], divisor: float) -> dict[int, Share]:
+        """Sum the gradients of this process's micro-batches; what each measured, by its number."""
+        job, shares = self.job, {}
+        for turn in self.company.until_asked(turns):
+            torch.manual_seed(key(job.seed, "step", self.state.step, turn.number))
+            share = job.objective.share(job.network, turn.indices, divisor)
+            torch.autograd.backward(share.loss if turn.counts else 0.0 * share.loss)
             self.optimizer.gather()
-            shares.append(detached(share))
-        self.optimizer.multiply(1 / self.scale.value)
-        return sum_shares(shares, self.optimizer.norm(), self.scale.value, divisor)
+            if turn.counts:
+                shares[turn.number] = detached(share)
+        return shares
 
     def _count(self, result: StepResult, lr: float, seconds: float) -> None:
         state = self.state
@@ -172,14 +207,14 @@ class Loop:
         state.window = asdict(self._window)
         state.last = {"lr": lr, "grad_norm": result.grad_norm}
 
-    def _report(self, log: MetricLog, result: StepResult, lr: float) -> None:
+    def _report(self, log: Metrics, result: StepResult, lr: float) -> None:
         step, speed = self.state.step, self._window.tokens_per_second
         if step % self.job.settings.log_every == 0 or step == self.schedule.total:
             self._log_window(log)
         valid = {} if self._valid_loss is None else {"valid_loss": self._valid_loss}
         self.progress.update(step, loss=result.loss, **valid, lr=lr, tokens_per_second=speed)
 
-    def _log_window(self, log: MetricLog) -> None:
+    def _log_window(self, log: Metrics) -> None:
         """A line of metrics about the steps since the last one, if there were any."""
         state, window = self.state, self._window
         if not window.divisor:
@@ -199,7 +234,7 @@ class Loop:
         for note in self.job.watch(row):
             self.progress.note(f"step {state.step}: {note}")
 
-    def _after_step(self, log: MetricLog) -> None:
+    def _after_step(self, log: Metrics) -> None:
         """Evaluate, save and clear away what is due after the steps done so far, if that was not done already."""
         settings, state = self.job.settings, self.state
         improved = False
@@ -218,10 +253,10 @@ class Loop:
             return True
         return self.schedule.ends_epoch(step) if every is None else step % every == 0
 
-    def _evaluate(self, valid: Objective, log: MetricLog) -> bool:
+    def _evaluate(self, valid: Objective, log: Metrics) -> bool:
         """Measure the validation loss, and whether it is the lowest. Before the first step it only marks the start."""
         settings, state = self.job.settings, self.state
-        found = measure_all(self.job.network, valid, settings.micro_tokens)
+        found = measure_all(self.job.network, valid, settings.micro_tokens, self.company)
         loss, finite = found.loss, math.isfinite(found.loss)
         epoch = round(self.schedule.epoch(state.step), 6)
         metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
@@ -238,13 +273,19 @@ class Loop:
         return improved
 
     def _checkpoint(self) -> None:
+        """Called by all processes, since each has a part of a sharded model; the main one writes."""
         settings, state, folder = self.job.settings, self.state, self.job.run.folder
         before, state.saved_step = state.saved_step, state.step
-        try:
-            write_checkpoint(folder, state, self.optimizer.state(), self.job.save_weights)
-        except TrainingError:
-            state.saved_step = before
-            raise
+        moments = self.optimizer.state()
+        is_main = self.job.ranks.is_main
+        with assembled(self.job.network, keep=is_main):
+            if not is_main:
+                return
+            try:
+                write_checkpoint(folder, state, moments, self.job.save_weights)
+            except TrainingError:
+                state.saved_step = before
+                raise
         remove_old(folder, settings.keep, state.best_step if settings.load_best else None)
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
@@ -252,10 +293,10 @@ class Loop:
         self.optimizer.load(checkpoint.optimizer)
         self.scale.value, self.scale.good_steps = self.state.scale, self.state.good_steps
 
-    def _stop(self) -> str:
+    def _stop(self, may_save: bool) -> str:
         """Save what is complete after an interrupt, and say how to go on."""
         step = self.state.step
-        if not self._moving and step > 0 and self.state.saved_step != step:
+        if may_save and not self._moving and step > 0 and self.state.saved_step != step:
             self._checkpoint()
         saved = self.state.saved_step
         where = f"checkpoint-{saved}" if saved else "no checkpoint yet"

@@ -1,12 +1,13 @@
-"""What a run is made of: rows as they were read, and the same rows as token ids with what is to be said about them."""
+"""What a run is made of: rows as they are read, and the same rows as token ids with what is to be said about them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ramify.base.config import RunConfig
+from ramify.train.progress import Progress
 from ramify.train.schedule import Schedule
 
 Row = TypeVar("Row", covariant=True)
@@ -14,11 +15,18 @@ Row = TypeVar("Row", covariant=True)
 
 @dataclass(frozen=True)
 class Material(Generic[Row]):
-    """Training and validation rows in memory, and the seconds it took to read them."""
+    """Training and validation rows, each to be iterated once.
 
-    train: Sequence[Row]
-    valid: Sequence[Row]
+    Attributes:
+        valid: an empty list when there are none.
+        seconds: it took to open them.
+        progress: is told how many rows of a long file are rendered.
+    """
+
+    train: Iterable[Row]
+    valid: Iterable[Row]
     seconds: float = 0.0
+    progress: Progress | None = None
 
 
 class Rendered(Protocol):
@@ -72,6 +80,7 @@ class RunData(Generic[Set]):
         leaked: sources of validation rows whose prompt occurs in training.
         separate: completions that could not be tokenised together with their prompt.
         measured: validation rows that are among the questions of `ramify eval`.
+        left_out: what is to be said of rows that were left out because they did not fit.
     """
 
     train: Set
@@ -79,6 +88,7 @@ class RunData(Generic[Set]):
     leaked: tuple[str, ...]
     separate: int
     measured: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -102,7 +112,7 @@ class RunData(Generic[Set]):
 
     def notes(self, config: RunConfig) -> list[str]:
         """What the user should know before the first step."""
-        found = []
+        found = list(self.left_out)
         if self.leaked and self.valid is not None:
             found.append(
                 f"{len(self.leaked)} of {len(self.valid)} validation questions also occur in training "

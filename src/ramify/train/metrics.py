@@ -8,11 +8,31 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ramify.base.records import write_text
 from ramify.base.runs import Run
 from ramify.train.progress import Progress
+
+
+class Metrics(Protocol):
+    """Takes what a run measures."""
+
+    def log(self, kind: str, step: int, **values: float | None) -> None:
+        """Write one event."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
+class NoMetrics:
+    """Of the processes beside the main one: nothing is written."""
+
+    def log(self, kind: str, step: int, **values: float | None) -> None:
+        """Forget it."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 class MetricLog:

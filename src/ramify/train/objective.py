@@ -16,6 +16,7 @@ from ramify.base.types import TokenSequence
 from ramify.model.logprobs import sequence_logprobs, weighted_nll
 from ramify.train.losses import Metrics, nll
 from ramify.tree.pack import micro_batches, pack
+from ramify.tree.tree import grow
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Objective(Protocol):
     def micro_batches(self, indices: Sequence[int], micro_tokens: int) -> list[list[int]]:
         """The indices cut into parts of at most `micro_tokens` packed tokens (one row alone may have more)."""
 
+    def tokens(self, indices: Sequence[int]) -> int:
+        """Packed tokens of these rows in one micro-batch: what it costs to compute them."""
+
     def share(self, network: Any, indices: Sequence[int], divisor: float) -> Share:
         """Loss and gradient of one micro-batch, for training."""
 
@@ -68,8 +72,12 @@ class Supervised:
 
     def micro_batches(self, indices: Sequence[int], micro_tokens: int) -> list[list[int]]:
         """Cut so that sequences with a common prefix stay together."""
-        parts = micro_batches([self.sequences[index] for index in indices], micro_tokens)
+        parts = micro_batches((self.sequences[index] for index in indices), micro_tokens)
         return [[indices[place] for place in part] for part in parts]
+
+    def tokens(self, indices: Sequence[int]) -> int:
+        """Of the prefix tree of these sequences."""
+        return len(grow([self.sequences[index] for index in indices]).ids)
 
     def share(self, network: Any, indices: Sequence[int], divisor: float) -> Share:
         """Loss through the fused head, whose gradient is made chunk by chunk in the forward pass."""

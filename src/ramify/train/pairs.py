@@ -15,11 +15,12 @@ import numpy.typing as npt
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, DataError, LengthError
 from ramify.base.types import Completion, Conversation, Example, Pair, TokenSequence
-from ramify.data.sources import read_pairs, read_rows
+from ramify.data.source import training_source
+from ramify.data.sources import RowStream, read_rows, stream_rows
 from ramify.prompts.renderer import Renderer
 from ramify.train.grouping import group_pairs
 from ramify.train.material import RunData
-from ramify.train.rows import Split, leaks, length_limit, rows_file
+from ramify.train.rows import Split, leaks, length_limit
 
 Ids = npt.NDArray[np.int32]
 
@@ -103,21 +104,44 @@ class PairSet:
 
 
 def read_preferences(config: RunConfig, split: Split) -> list[Pair]:
-    """Training or validation pairs: a file, or a run with rows.
+    """Training or validation pairs: a file, folder or hub data set, or a run with rows.
 
     Raises:
-        ConfigError: no training pairs are named, or the task's own rows are asked, which are none.
+        ConfigError: no training pairs are named, the task's own rows are asked, which are none, or data.turns is set.
         DataError: the file cannot be used, or holds other rows than pairs.
     """
-    source = config.data.train if split == "train" else config.data.valid
-    if source is None:
-        raise ConfigError(f"data.{split} is not set", hint=f"data.{split}=FILE with prompt, chosen and rejected")
-    if str(source) == "task":
+    if str(config.data.train if split == "train" else config.data.valid) == "task":
         raise ConfigError(
             f"data.{split} = task: the task's own rows are no preference pairs",
             hint=f"data.{split}=FILE with prompt, chosen and rejected",
         )
-    return read_pairs(rows_file(source), config.data.limit if split == "train" else None)
+    if config.data.turns != "all":
+        raise ConfigError(
+            f"data.turns = {config.data.turns}: a preference pair has one answer a side, which is trained"
+        )
+    return pairs_of(stream_rows(training_source(config.data, split)))
+
+
+def pairs_of(rows: RowStream) -> list[Pair]:
+    """The preference pairs of rows that are all pairs.
+
+    Raises:
+        DataError: they cannot be used, or some are no pairs.
+    """
+    found, other = list[Pair](), None
+    for row in rows:
+        if row.decoded.pair is not None:
+            found.append(row.decoded.pair)
+        else:
+            other = other or row
+    if other is not None:
+        missing = rows.count - rows.bad.count - len(found)
+        raise DataError(
+            f"{missing} of {rows.count} rows are no preference pairs (shapes: {' + '.join(rows.shapes)})",
+            path=other.place.path,
+            hint="pairs have prompt, chosen and rejected",
+        )
+    return found
 
 
 def render_pairs(

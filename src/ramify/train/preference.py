@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ramify.base.config import DPO
+from ramify.base.types import TokenSequence
 from ramify.model.logprobs import sequence_logprobs
 from ramify.train.losses import PairLogprobs, preference
 from ramify.train.objective import Share
 from ramify.train.pairs import PairSet
 from ramify.tree.pack import Batch, joint_batches, pack
+from ramify.tree.tree import grow
 
 Floats = npt.NDArray[np.float32]
 
@@ -60,6 +62,10 @@ class Preference:
         sides = ((self.pairs.chosen_sequence(pair), self.pairs.rejected_sequence(pair)) for pair in indices)
         return [[indices[place] for place in part] for part in joint_batches(sides, micro_tokens)]
 
+    def tokens(self, indices: Sequence[int]) -> int:
+        """Of the prefix tree of both sides of these pairs."""
+        return len(grow(self._sides(indices)).ids)
+
     def share(self, network: Any, indices: Sequence[int], divisor: float) -> Share:
         """Loss with gradient, from the log-probabilities of both sides."""
         batch = self._pack(indices).to(network.device)
@@ -81,8 +87,12 @@ class Preference:
         return Reference(chosen, rejected)
 
     def _pack(self, indices: Sequence[int]) -> Batch:
+        return pack(self._sides(indices))
+
+    def _sides(self, indices: Sequence[int]) -> list[TokenSequence]:
+        """All chosen ones, then all rejected ones."""
         sides = self.pairs.chosen_sequence, self.pairs.rejected_sequence
-        return pack([side(pair) for side in sides for pair in indices])
+        return [side(pair) for side in sides for pair in indices]
 
     def _compared(self, indices: Sequence[int], chosen: Tensor, rejected: Tensor) -> PairLogprobs:
         pairs, reference = self.pairs, self.reference

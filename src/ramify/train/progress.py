@@ -18,8 +18,8 @@ class Progress(Protocol):
     run itself, after a complete step.
     """
 
-    def start(self, stage: str, total: int, done: int = 0) -> None:
-        """A stage of `total` units begins, `done` of them finished before (a resumed run)."""
+    def start(self, stage: str, total: int | None, done: int = 0) -> None:
+        """A stage of `total` units begins (None: nobody knows how many), `done` of them finished before (resumed)."""
 
     def update(self, done: int, **values: float) -> None:
         """`done` units are finished; `values` are what is worth showing now (loss, tokens_per_second, …)."""
@@ -31,12 +31,28 @@ class Progress(Protocol):
         """The stage has ended, finished or not."""
 
 
+class NoProgress:
+    """Of the processes beside the main one: they are silent."""
+
+    def start(self, stage: str, total: int | None, done: int = 0) -> None:
+        """Say nothing."""
+
+    def update(self, done: int, **values: float) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class LogProgress:
     """The plain form: notes go to the logger `ramify` as warnings, everything else is silent."""
 
-    def start(self, stage: str, total: int, done: int = 0) -> None:
+    def start(self, stage: str, total: int | None, done: int = 0) -> None:
         """Say at level INFO that a stage begins."""
-        _log.info("%s: %d of %d", stage, done, total)
+        _log.info("%s: %d of %s", stage, done, "unknown" if total is None else total)
 
     def update(self, done: int, **values: float) -> None:
         """Say at level DEBUG how far the stage is."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ramify.base.records import write_bytes
 from ramify.base.types import TokenSequence
@@ -25,6 +26,7 @@ from ramify.model.logprobs import sequence_logprobs, without_dropout
 from ramify.train.pairs import PairSet
 from ramify.train.preference import Floats, Reference
 from ramify.train.progress import Progress
+from ramify.train.ranks import ALONE, Ranks
 from ramify.tree.pack import micro_batches, pack
 
 Key = Mapping[str, Any]
@@ -55,29 +57,41 @@ class References:
 
 
 def compute_references(
-    network: Any, train: PairSet, valid: PairSet | None, micro_tokens: int, progress: Progress
+    network: Any,
+    train: PairSet,
+    valid: PairSet | None,
+    micro_tokens: int,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> References:
     """Log-probabilities of all completions under a network as it stands, dropout off.
 
-    All sequences are sorted and packed into trees of at most `micro_tokens` tokens; each is scored once.
+    All sequences are sorted and packed into trees of at most `micro_tokens` tokens; each is scored once, by one of the
+    processes.
     """
     began, sets = time.perf_counter(), [train] if valid is None else [train, valid]
-    parts = _parts(sets, micro_tokens)
-    values = np.zeros(sum(each.n_sequences for each in sets), np.float32)
+    values = torch.zeros(sum(each.n_sequences for each in sets), device=network.device)
     tokens = computed = 0
+    parts = _parts(sets, micro_tokens)[ranks.rank :: ranks.size]  # nearly all are as large as they may be
     progress.start("reference", len(parts))
     try:
         with without_dropout(network):
             for done, part in enumerate(parts, start=1):
                 batch = pack([_sequence(sets, number) for number in part]).to(network.device)
-                values[part] = sequence_logprobs(network, batch).cpu().numpy()
+                values[part] = sequence_logprobs(network, batch)
                 tokens, computed = tokens + batch.n_unshared, computed + len(batch.input_ids)
                 progress.update(done, tokens_per_second=tokens / max(time.perf_counter() - began, 1e-9))
     finally:
         progress.close()
-    own, others = np.split(values, [train.n_sequences])
-    seconds = time.perf_counter() - began
-    return References(_halves(own), None if valid is None else _halves(others), seconds, tokens, computed)
+    ranks.sum_([values])
+    counts = ranks.gather((tokens, computed))
+    own, others = np.split(values.cpu().numpy(), [train.n_sequences])
+    return References(
+        _halves(own),
+        None if valid is None else _halves(others),
+        time.perf_counter() - began,
+        *(sum(each) for each in zip(*counts, strict=True)),
+    )
 
 
 def _parts(sets: Sequence[PairSet], micro_tokens: int) -> list[list[int]]:

@@ -33,10 +33,11 @@ from ramify.train.folder import Opening, check_free, check_unchanged, finished_r
 from ramify.train.material import Material
 from ramify.train.prepare import check_start
 from ramify.train.progress import LogProgress, Progress
-from ramify.train.rows import read_examples, read_training_problems
+from ramify.train.ranks import check_alone
+from ramify.train.rows import Turns, has_validation, read_training_problems, read_turns
 from ramify.train.select import Selection, Yield, select, yield_record
 from ramify.train.sft import METHOD
-from ramify.train.staged import carry_out, stage, train_staged
+from ramify.train.staged import Circumstances, carry_out, stage, train_staged
 
 
 def run(
@@ -90,6 +91,7 @@ class _Rounds:
         self.accounts: list[Yield] = []
 
     def run(self, train: bool) -> Run:
+        check_alone("rejection sampling")
         folder = run_folder(self.config)
         check_free(folder, self.opening)
         done = finished_run(self.config, self.opening, train=train)
@@ -98,7 +100,7 @@ class _Rounds:
             return done
         task = load_task(self.config.task)
         problems = read_training_problems(self.config)
-        valid = [] if self.config.data.valid is None or not train else read_examples(self.config, "valid")
+        valid = list(read_turns(self.config, "valid")) if train and has_validation(self.config.data) else []
         self.start = self._checked_start(problems, valid, train)
         run = start_run(self.config, {"problems": _digest(problems)}, self.opening)
         with recorded(run, "finished" if train else "sampled"):
@@ -109,7 +111,7 @@ class _Rounds:
                     self._train(run, number, selection.rows, valid)
         return run
 
-    def _checked_start(self, problems: Sequence[Problem], valid: Sequence[Example], train: bool) -> LoadedModel:
+    def _checked_start(self, problems: Sequence[Problem], valid: Sequence[Turns], train: bool) -> LoadedModel:
         """The start model, after everything that sampling and training can refuse beforehand."""
         config = self.config
         start = self._load(config.model, config.adapter) if self.loaded is None else self.loaded
@@ -162,7 +164,7 @@ class _Rounds:
             trainable=True,
         )
 
-    def _train(self, run: Run, number: int, rows: Sequence[Example], valid: Sequence[Example]) -> None:
+    def _train(self, run: Run, number: int, rows: Sequence[Example], valid: Sequence[Turns]) -> None:
         if not rows:
             raise TrainingError(
                 f"{run.folder}: none of the {self.accounts[-1].samples} samples could be selected (see yield.json)",
@@ -171,12 +173,13 @@ class _Rounds:
         start, self.start = self.start, None  # unused so far when every sample was there already
         if find_checkpoints(run.folder):
             start = None  # the weights of the newest one are trained on
-        material = Material(rows, valid)
+        material = Material([(each,) for each in rows], valid)
         if number < self.config.select.rounds:
             config = self.config.model_copy(update={"out": _round_folder(run, number), "method": "sft"})
-            carry_out(METHOD, config, material, Opening(resume=True), self.progress)
+            carry_out(METHOD, config, material, Opening(resume=True), Circumstances(self.progress))
             return
-        staged = stage(METHOD, self.config, material, resume=self.opening.resume, loaded=start or self.loaded)
+        found = Circumstances(self.progress, start or self.loaded)
+        staged = stage(METHOD, self.config, material, resume=self.opening.resume, found=found)
         check_unchanged(run, self.config, staged.hashes)
         train_staged(METHOD, staged, run, self.progress)
 

@@ -1,99 +1,116 @@
-"""From data on disk to token sequences that may be trained on: rendered, measured, checked before the first step."""
+"""From data on disk to what is imitated: rows are read one at a time, and nothing of them is kept.
+
+    for turns in read_turns(config, "train"):      # one row each: an example for each assistant turn that is trained
+        ...
+
+What a row becomes is decided here: texts to imitate as they stand, bare answers in the task's own words, one turn of a
+conversation or all of them. `render` makes token ids of it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Literal, Protocol, TypeVar
 
 from ramify.base.config import Data, RunConfig
-from ramify.base.errors import ConfigError, DataError, LengthError
-from ramify.base.runs import is_run
-from ramify.base.types import Conversation, Example, Problem, TokenSequence
-from ramify.data.sources import Rows, read_rows
-from ramify.prompts.renderer import Renderer
+from ramify.base.errors import ConfigError, DataError
+from ramify.base.types import Conversation, Example, Problem
+from ramify.data.checks import prompt_key
+from ramify.data.decoded import Decoded
+from ramify.data.source import training_source
+from ramify.data.sources import Row, RowStream, stream_rows
 from ramify.tasks.task import Task, answer_examples, load_problems, load_task
-from ramify.train.material import RunData
 
 Split = Literal["train", "valid"]
+Turns = tuple[Example, ...]
+"""What one row trains, in order; the prompt of a conversation's later turn begins with its earlier turns."""
 VALID_ROWS = 200
 """Rows of a task's own validation during training."""
+_AHEAD = 2048
+"""Rows that are read before anything is loaded: what is wrong with a small file is known at once."""
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """Rendered rows.
+class TurnStream:
+    """Rows to imitate, read while they are iterated; that can be done once.
 
-    Attributes:
-        examples: the rows that are used.
-        sequences: one a completion, in the order of the examples.
-        groups: indices of the sequences of each example.
-        too_long: sequences left out because they were longer than allowed.
+    Args:
+        rows: of a file, a folder or a hub data set.
+        config: says which turns are trained, and which task words bare answers.
+
+    Raises:
+        DataError: the first rows cannot be used; later ones raise it while they are iterated.
     """
 
-    examples: tuple[Example, ...]
-    sequences: tuple[TokenSequence, ...]
-    groups: tuple[tuple[int, ...], ...]
-    too_long: int = 0
+    def __init__(self, rows: RowStream, config: RunConfig) -> None:
+        self._rows, self._config = rows, config
+        self._imitate = Imitation(config)
+        turns = self._turns()
+        self._unread = chain(list(islice(turns, _AHEAD)), turns)
 
-    unit: ClassVar[str] = "sequences"
-    trains: ClassVar[str] = "tokens"
-
-    def __len__(self) -> int:
-        return len(self.examples)
+    def __iter__(self) -> Iterator[Turns]:
+        return self._unread
 
     @property
-    def n_sequences(self) -> int:
-        """One for each completion."""
-        return len(self.sequences)
+    def left_out(self) -> str | None:
+        """What was read and left out so far, when something was."""
+        return self._rows.summary() if self._rows.bad.count else None
 
-    @cached_property
-    def tokens(self) -> int:
-        """Tokens of the unshared sequences in one pass."""
-        return sum(len(sequence.ids) for sequence in self.sequences)
+    def _turns(self) -> Iterator[Turns]:
+        empty, first = 0, None
+        for row in self._rows:
+            found = self._imitate(row.decoded)
+            if found:
+                yield found
+            else:
+                empty, first = empty + 1, first or row
+        if first is not None and empty + self._rows.bad.count > self._config.data.bad_rows * self._rows.count:
+            raise _nothing_to_imitate(first, empty, self._rows.count)
 
-    @cached_property
-    def trained(self) -> float:
-        """Sum of the weights in one pass."""
-        return sum(sequence.trained for sequence in self.sequences)
 
-    @cached_property
-    def longest(self) -> int:
-        """Length of the longest sequence."""
-        return max((len(sequence.ids) for sequence in self.sequences), default=0)
+class Imitation:
+    """Says what a decoded row gives to imitate: its own texts, or its bare answer in the task's words."""
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all ids and weights: data, template and tokenizer in one number."""
-        found = hashlib.sha256()
-        for sequence in self.sequences:
-            found.update(len(sequence.ids).to_bytes(8, "little"))
-            found.update(array("q", sequence.ids).tobytes())
-            found.update(array("d", sequence.weights).tobytes())
-        return found.hexdigest()
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._task: Task | None = None
+
+    def __call__(self, decoded: Decoded) -> Turns:
+        """Nothing, when there is neither.
+
+        Raises:
+            DataError: the task does not accept the answer.
+        """
+        problem, found = decoded.problem, decoded.examples
+        if not found and problem is not None and problem.answer is not None:
+            if self._task is None:
+                self._task = load_task(self._config.task)
+            found = tuple(answer_examples([problem], self._task))
+        return found[-1:] if self._config.data.turns == "last" else found
+
+
+def read_turns(config: RunConfig, split: Split) -> Iterable[Turns]:
+    """Training or validation rows as `data` asks: a file, folder or hub data set, a run with rows, or the task's own.
+
+    Raises:
+        ConfigError: no rows are named.
+        DataError: they cannot be used.
+    """
+    if str(config.data.train if split == "train" else config.data.valid) != "task":
+        return TurnStream(stream_rows(training_source(config.data, split)), config)
+    task = load_task(config.task)
+    own = task.problems("train", _own_rows(config)) if split == "train" else _unmeasured(config, task)
+    return [(each,) for each in answer_examples(own, task)]
 
 
 def read_examples(config: RunConfig, split: Split) -> list[Example]:
-    """Training or validation rows as `data` asks: a file, a run with rows, or the task's own split.
+    """The same as one list of examples, all in memory.
 
     Raises:
-        ConfigError: no training rows are named.
-        DataError: a file cannot be used, or gives no row.
+        ConfigError: no rows are named.
+        DataError: they cannot be used.
     """
-    source = config.data.train if split == "train" else config.data.valid
-    if source is None:
-        raise ConfigError(
-            f"data.{split} is not set", hint=f"data.{split}=FILE, or data.{split}=task for the task's own rows"
-        )
-    if str(source) == "task":
-        task = load_task(config.task)
-        own = task.problems("train", _own_rows(config)) if split == "train" else _unmeasured(config, task)
-        return answer_examples(own, task)
-    return _to_imitate(read_rows(rows_file(source), config.data.limit if split == "train" else None), config)
+    return [example for turns in read_turns(config, split) for example in turns]
 
 
 def read_training_problems(config: RunConfig) -> list[Problem]:
@@ -103,65 +120,19 @@ def read_training_problems(config: RunConfig) -> list[Problem]:
         ConfigError: none are named.
         DataError: the file cannot be used.
     """
-    source = config.data.train
-    if source is None:
+    if config.data.train is None:
         raise ConfigError(
             "data.train is not set", hint="data.train=FILE with questions and answers, or data.train=task"
         )
     task = load_task(config.task)
-    if str(source) == "task":
+    if str(config.data.train) == "task":
         return task.problems("train", _own_rows(config))
-    return load_problems(source, task)[: config.data.limit]
+    return load_problems(training_source(config.data, "train"), task)
 
 
-def rows_file(source: Path | str) -> Path:
-    """The file itself, or the rows that a run selected."""
-    path = Path(source)
-    return path / "rows.jsonl" if is_run(path) else path
-
-
-def render_all(
-    config: RunConfig, renderer: Renderer, max_length: int, examples: Sequence[Example], valid: Sequence[Example]
-) -> RunData[TrainingSet]:
-    """Training and validation rows as token sequences.
-
-    Args:
-        max_length: what the model allows.
-
-    Raises:
-        LengthError: rows are longer than allowed.
-        DataError: a row has nothing to train.
-    """
-    limit = length_limit(config.data, max_length)
-    train_set = render(examples, renderer, limit, config.data, "training rows")
-    valid_set = render(valid, renderer, limit, config.data, "validation rows") if valid else None
-    used = () if valid_set is None else valid_set.examples
-    leaked = tuple(each.source for each in leaks(train_set.examples, used))
-    return RunData(train_set, valid_set, leaked, renderer.separate_count, _also_measured(config, used))
-
-
-def render(examples: Sequence[Example], renderer: Renderer, limit: int, data: Data, name: str) -> TrainingSet:
-    """Token sequences of the examples, none longer than `limit` tokens.
-
-    Args:
-        limit: what model and settings allow.
-        name: of the rows, for messages.
-
-    Raises:
-        LengthError: sequences are longer and `data.drop_long` is off; says how many, the longest and the limit.
-        DataError: a row has nothing to train, or nothing is left.
-    """
-    rendered = [(each, [one for one in renderer.sequences(each) if one.trained]) for each in examples]
-    lengths = [(len(sequence.ids), example) for example, found in rendered for sequence in found]
-    long = [(length, example) for length, example in lengths if length > limit]
-    if long and not data.drop_long:
-        longest, example = max(long, key=lambda entry: entry[0])
-        raise LengthError(
-            f"{name}: {len(long)} of {len(lengths)} sequences are longer than {limit} tokens; "
-            f"the longest has {longest} ({example.source or 'no source'})",
-            hint="data.drop_long=true leaves them out, counted; nothing is ever cut",
-        )
-    return _collect(rendered, limit, len(long), name)
+def has_validation(data: Data) -> bool:
+    """Whether validation rows are named."""
+    return data.valid is not None or data.valid_split is not None
 
 
 class Prompted(Protocol):
@@ -172,13 +143,13 @@ class Prompted(Protocol):
         """The turns up to where the model speaks."""
 
 
-Row = TypeVar("Row", bound=Prompted)
+Asked = TypeVar("Asked", bound=Prompted)
 
 
-def leaks(train: Iterable[Prompted], valid: Iterable[Row]) -> list[Row]:
+def leaks(train: Iterable[Prompted], valid: Iterable[Asked]) -> list[Asked]:
     """Validation rows whose prompt occurs in training, white space and letter case aside."""
-    known = {_asked(example.prompt) for example in train}
-    return [example for example in valid if _asked(example.prompt) in known]
+    known = {prompt_key(example.prompt) for example in train}
+    return [example for example in valid if prompt_key(example.prompt) in known]
 
 
 def length_limit(data: Data, model_limit: int) -> int:
@@ -192,6 +163,11 @@ def length_limit(data: Data, model_limit: int) -> int:
     return data.max_length or model_limit
 
 
+def measured_prompts(config: RunConfig) -> Sequence[Conversation]:
+    """Prompts of the questions of `ramify eval`, when they are the task's own."""
+    return [each.prompt for each in load_task(config.task).problems("valid", config.evaluate.limit)]
+
+
 def _unmeasured(config: RunConfig, task: Task) -> list[Problem]:
     """The task's own validation questions that lie beyond those that evaluation asks; all of them where none do."""
     measured = len(task.problems("valid", config.evaluate.limit))
@@ -199,53 +175,17 @@ def _unmeasured(config: RunConfig, task: Task) -> list[Problem]:
     return found[measured:] or found
 
 
-def _also_measured(config: RunConfig, valid: Sequence[Example]) -> int:
-    """How many validation rows are among the questions of `ramify eval`."""
-    if not valid or str(config.data.valid) != str(config.evaluate.problems):
-        return 0
-    if str(config.data.valid) != "task":
-        return len(valid)
-    measured = {_asked(each.prompt) for each in load_task(config.task).problems("valid", config.evaluate.limit)}
-    return sum(_asked(example.prompt) in measured for example in valid)
-
-
 def _own_rows(config: RunConfig) -> int:
     return min(config.task.rows, config.data.limit or config.task.rows)
 
 
-def _to_imitate(rows: Rows, config: RunConfig) -> list[Example]:
-    """Rows that carry a text to imitate, then questions with a bare answer, which the task puts into words.
-
-    Raises:
-        DataError: a row has neither.
-    """
-    bare = [problem for problem in rows.problems if problem.solution is None]
-    empty = [problem.source for problem in bare if problem.answer is None]
-    if empty:
-        raise DataError(
-            f"{len(empty)} of {rows.count} rows hold nothing to imitate: no answer (first: {empty[0]})",
-            path=rows.path,
-            hint="rows to imitate have an answer, a solution or reasoning, completions, or messages",
-        )
-    return [*rows.examples, *(answer_examples(bare, load_task(config.task)) if bare else ())]
-
-
-def _collect(
-    rendered: Sequence[tuple[Example, Sequence[TokenSequence]]], limit: int, too_long: int, name: str
-) -> TrainingSet:
-    examples: list[Example] = []
-    sequences: list[TokenSequence] = []
-    groups: list[tuple[int, ...]] = []
-    for example, found in rendered:
-        fitting = [sequence for sequence in found if len(sequence.ids) <= limit]
-        if fitting:
-            examples.append(example)
-            groups.append(tuple(range(len(sequences), len(sequences) + len(fitting))))
-            sequences += fitting
-    if not sequences:
-        raise DataError(f"{name}: no row is left to train on ({too_long} longer than {limit} tokens)")
-    return TrainingSet(tuple(examples), tuple(sequences), tuple(groups), too_long)
-
-
-def _asked(prompt: Conversation) -> str:
-    return "\n".join(f"{turn.role}: {' '.join(turn.content.split()).casefold()}" for turn in prompt)
+def _nothing_to_imitate(first: Row, empty: int, count: int) -> DataError:
+    pair = first.decoded.pair is not None
+    return DataError(
+        f"{empty} of {count} rows hold nothing to imitate: "
+        f"{'they are preference pairs' if pair else 'no answer'} (first: {first.place.source})",
+        path=first.place.path,
+        hint="method=dpo trains on preference pairs"
+        if pair
+        else "rows to imitate have an answer, a solution or reasoning, completions, or messages",
+    )

@@ -7,11 +7,15 @@ A run is a line of optimizer steps 0 … total-1. Each epoch is a keyed shuffle 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ramify.base.config import Train
 from ramify.base.rng import generator
+from ramify.train.grouping import Groups, Places
 
 _FEW_STEPS = 10
 
@@ -21,7 +25,8 @@ class Schedule:
     """The line of steps of one run.
 
     Attributes:
-        groups: indices of sequences that stay neighbours in every epoch (the completions of one prompt).
+        groups: indices of sequences that stay neighbours in every epoch (completions of one prompt, turns of one
+            conversation).
         batch_size: sequences in one optimizer step.
         total: optimizer steps of the run.
         warmup: steps before the peak learning rate.
@@ -30,20 +35,20 @@ class Schedule:
         seed: of the shuffles.
     """
 
-    groups: tuple[tuple[int, ...], ...]
+    groups: Groups
     batch_size: int
     total: int
     warmup: int
     shape: str
     peak: float
     seed: int
-    _order: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _order: dict[int, Places] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, groups: Sequence[Sequence[int]], settings: Train, seed: int) -> Schedule:
         """The schedule that the settings ask for on these sequences."""
-        kept = tuple(tuple(group) for group in groups)
-        per_epoch = math.ceil(sum(len(group) for group in kept) / settings.batch_size)
+        kept = Groups.of(groups)
+        per_epoch = math.ceil(len(kept.members) / settings.batch_size)
         total = settings.max_steps or max(1, math.ceil(round(settings.epochs * per_epoch, 9)))
         warmup = math.ceil(settings.warmup * total) if settings.warmup < 1 else round(settings.warmup)
         return cls(kept, settings.batch_size, total, warmup, settings.schedule, settings.lr, seed)
@@ -51,7 +56,7 @@ class Schedule:
     @property
     def per_epoch(self) -> int:
         """Optimizer steps in one pass over the data."""
-        return math.ceil(sum(len(group) for group in self.groups) / self.batch_size)
+        return math.ceil(len(self.groups.members) / self.batch_size)
 
     def epoch(self, steps: int) -> float:
         """Passes over the data after so many steps."""
@@ -67,7 +72,7 @@ class Schedule:
         if epoch not in self._order:
             self._order.clear()  # one epoch at a time is enough
             self._order[epoch] = _epoch_order(self.groups, self.seed, epoch)
-        return self._order[epoch][place * self.batch_size : (place + 1) * self.batch_size]
+        return tuple(self._order[epoch][place * self.batch_size : (place + 1) * self.batch_size].tolist())
 
     def rate(self, step: int) -> float:
         """The learning rate of one step (0-based): linear warm-up to the peak at step `warmup`, then the shape.
@@ -96,7 +101,7 @@ class Schedule:
         return None
 
 
-def _epoch_order(groups: tuple[tuple[int, ...], ...], seed: int, epoch: int) -> tuple[int, ...]:
-    shuffled = list(groups)
+def _epoch_order(groups: Groups, seed: int, epoch: int) -> Places:
+    shuffled = array("q", range(len(groups)))
     generator(seed, "epoch", epoch).shuffle(shuffled)
-    return tuple(index for group in shuffled for index in group)
+    return groups.joined(np.frombuffer(shuffled, np.int64))

@@ -2,6 +2,7 @@
 
 adapter/ or model/    the result, in PEFT's or Transformers' layout
 checkpoint-N/         see `checkpoint`
+rows.html             some rows with their trained tokens coloured, see `look`
 metrics.jsonl         kind train: step, epoch, loss, lr, grad_norm, tokens (unshared), computed_tokens, seconds,
                       tokens_per_second; kind eval: step, epoch, loss
 run.json              status (finished, stopped, failed), seconds (all, of the data, of training), tokens, saved tokens,
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 from ramify.base.config import RunConfig
 from ramify.base.runs import Run
-from ramify.base.types import Example
 from ramify.model.load import LoadedModel
+from ramify.prompts.renderer import Renderer
 from ramify.train.folder import Opening
+from ramify.train.look import write_page
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Supervised
 from ramify.train.prepare import Prepared
 from ramify.train.progress import Progress
-from ramify.train.rows import TrainingSet, read_examples, render_all
+from ramify.train.render import TrainingSet, render_all
+from ramify.train.rows import Turns, read_turns
 from ramify.train.staged import Goal, Method, Staged, read_and_train
 
 
@@ -50,15 +53,27 @@ def run(
     return read_and_train(METHOD, config, Opening(resume, overwrite), progress, loaded)
 
 
-def _render(config: RunConfig, prepared: Prepared, material: Material[Example]) -> RunData[TrainingSet]:
-    return render_all(config, prepared.renderer, prepared.loaded.max_length, material.train, material.valid)
+def _render(config: RunConfig, prepared: Prepared, material: Material[Turns]) -> RunData[TrainingSet]:
+    return render_all(config, prepared.renderer, prepared.loaded.max_length, material)
 
 
 def _goal(staged: Staged[TrainingSet], run: Run, progress: Progress) -> Goal:
     train, valid = staged.data.train, staged.data.valid
     measured = None if valid is None else Supervised(valid.sequences, valid.groups)
+    if staged.ranks.is_main:
+        _write_page(run, staged.prepared.renderer, train)
     return Goal(Supervised(train.sequences, train.groups), measured)
 
 
-METHOD = Method(read_examples, _render, _goal)
-"""Supervised fine-tuning on examples."""
+def _write_page(run: Run, renderer: Renderer, train: TrainingSet) -> None:
+    write_page(
+        run.folder,
+        f"Rows of {run.folder.name}",
+        renderer.tokenizer,
+        train.look,
+        lambda row: [("", [train.sequences[index] for index in train.groups[row]])],
+    )
+
+
+METHOD = Method(read_turns, _render, _goal)
+"""Supervised fine-tuning on rows."""

@@ -6,26 +6,37 @@ A method says how its rows become token ids and what the loop is to minimise on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from peft import PeftModel
 
 from ramify.base.config import RunConfig
-from ramify.base.errors import RunError
+from ramify.base.errors import ConfigError, RunError, TrainingError
 from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
 from ramify.model.lora import save_trained
 from ramify.train.checkpoint import Checkpoint, TrainState, checkpoint_folder, copy_weights, newest_checkpoint
-from ramify.train.folder import Opening, check_free, finished_run, recorded, run_folder, start_run
+from ramify.train.folder import (
+    FollowedRun,
+    Opening,
+    check_free,
+    finished_run,
+    record_loss,
+    recorded,
+    run_folder,
+    start_run,
+)
 from ramify.train.loop import Job, Loop, Watch, unwatched
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.objective import Objective
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.progress import LogProgress, Progress
-from ramify.train.rows import Split
+from ramify.train.progress import LogProgress, NoProgress, Progress
+from ramify.train.ranks import ALONE, Ranks, joined
+from ramify.train.rows import Split, has_validation
+from ramify.train.sharding import shard
 
 Row = TypeVar("Row")
 Set = TypeVar("Set", bound=Rendered)
@@ -37,6 +48,7 @@ class Staged(Generic[Set]):
 
     Attributes:
         data_seconds: time to read and render the rows.
+        ranks: the processes that train together.
     """
 
     config: RunConfig
@@ -44,6 +56,7 @@ class Staged(Generic[Set]):
     data: RunData[Set]
     checkpoint: Checkpoint | None
     data_seconds: float = 0.0
+    ranks: Ranks = ALONE
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -70,9 +83,18 @@ class Method(Generic[Row, Set]):
         goal: the objectives, once the run folder is there: what they need first is computed here.
     """
 
-    read: Callable[[RunConfig, Split], list[Row]]
+    read: Callable[[RunConfig, Split], Iterable[Row]]
     render: Callable[[RunConfig, Prepared, Material[Row]], RunData[Set]]
     goal: Callable[[Staged[Set], Run, Progress], Goal]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run finds: who watches it, a model that is loaded already, and the processes that take part."""
+
+    progress: Progress
+    loaded: LoadedModel | None = None
+    ranks: Ranks = ALONE
 
 
 def read_and_train(
@@ -82,13 +104,18 @@ def read_and_train(
     progress: Progress | None,
     loaded: LoadedModel | None,
 ) -> Run:
-    """Train on the rows that `config.data` names; result and errors as for `carry_out`."""
-    check_free(run_folder(config), opening)
-    began = time.perf_counter()
-    train = method.read(config, "train")
-    valid = [] if config.data.valid is None else method.read(config, "valid")
-    material = Material(train, valid, time.perf_counter() - began)
-    return carry_out(method, config, material, opening, progress or LogProgress(), loaded)
+    """Train on the rows that `config.data` names; result and errors as for `carry_out`.
+
+    Under a launcher (see `ranks`) with all the processes that it started.
+    """
+    with joined(config.train.device) as ranks:
+        watcher = (progress or LogProgress()) if ranks.is_main else NoProgress()
+        ranks.from_main(lambda: check_free(run_folder(config), opening))
+        began = time.perf_counter()
+        train = method.read(config, "train")
+        valid = method.read(config, "valid") if has_validation(config.data) else []
+        material = Material(train, valid, time.perf_counter() - began, watcher)
+        return carry_out(method, config, material, opening, Circumstances(watcher, loaded, ranks))
 
 
 def carry_out(
@@ -96,25 +123,28 @@ def carry_out(
     config: RunConfig,
     material: Material[Row],
     opening: Opening,
-    progress: Progress,
-    loaded: LoadedModel | None = None,
+    found: Circumstances,
 ) -> Run:
-    """Train on rows that are in memory, in a run folder of their own.
+    """Train on rows, in a run folder of their own.
 
     Raises:
         RamifyError: bad settings, data or model before the first step; a loss that is not finite, or a full disk,
-            after it.
+            after it; another process that has failed or is gone.
         KeyboardInterrupt: the user stopped it; a checkpoint is written and the message says how to go on.
     """
-    done = finished_run(config, opening)
+    ranks = found.ranks
+    done = ranks.from_main(lambda: finished_run(config, opening))
     if done is not None:
-        progress.note(f"{done.folder} is finished already")
+        found.progress.note(f"{done.folder} is finished already")
         return done
-    staged = stage(method, config, material, resume=opening.resume, loaded=loaded)
-    folder = start_run(config, staged.hashes, opening)
-    with recorded(folder):
-        train_staged(method, staged, folder, progress)
-    return folder
+    staged = stage(method, config, material, resume=opening.resume, found=found)
+    hashes = staged.hashes
+    check_alike(ranks, hashes)
+    run = ranks.from_main(lambda: start_run(config, hashes, opening))
+    ranks.at_loss(lambda reason: record_loss(run, reason))
+    with recorded(run) if ranks.is_main else nullcontext(), ranks.explained():
+        train_staged(method, staged, run if ranks.is_main else FollowedRun(run.folder), found.progress)
+    return ranks.from_main(lambda: run)
 
 
 def stage(
@@ -123,18 +153,49 @@ def stage(
     material: Material[Row],
     *,
     resume: bool,
-    loaded: LoadedModel | None = None,
+    found: Circumstances,
 ) -> Staged[Set]:
     """Load the model, render and check all rows, and find the checkpoint to go on from.
 
     Raises:
         RamifyError: whatever can be refused before the first step.
     """
+    _check_shard(config, found.ranks)
     checkpoint = newest_checkpoint(run_folder(config)) if resume else None
-    prepared = prepare(config, None if checkpoint is None else checkpoint.folder, loaded)
+    prepared = prepare(config, None if checkpoint is None else checkpoint.folder, found.loaded)
     began = time.perf_counter()
     data = method.render(config, prepared, material)
-    return Staged(config, prepared, data, checkpoint, material.seconds + time.perf_counter() - began)
+    seconds = material.seconds + time.perf_counter() - began
+    return Staged(config, prepared, data, checkpoint, seconds, found.ranks)
+
+
+def _check_shard(config: RunConfig, ranks: Ranks) -> None:
+    shard_by, quantize = config.train.shard, config.train.quantize
+    if shard_by == "none":
+        return
+    if ranks.size == 1:
+        raise ConfigError(
+            f"train.shard = {shard_by} divides a model among several processes, and this is one alone",
+            hint="start it with torchrun or accelerate launch, or set train.shard=none",
+        )
+    if quantize is not None:
+        raise ConfigError(f"train.shard = {shard_by} cannot divide weights of train.quantize = {quantize}")
+
+
+def check_alike(ranks: Ranks, hashes: Mapping[str, str]) -> None:
+    """Refuse processes that do not see the same data and weights; raised by all.
+
+    Raises:
+        TrainingError: names the first that differs from the main one, and in what.
+    """
+    first, *others = ranks.gather(dict(hashes))
+    for rank, own in enumerate(others, start=1):
+        apart = sorted(name for name in first.keys() | own.keys() if first.get(name) != own.get(name))
+        if apart:
+            raise TrainingError(
+                f"process {rank} of {ranks.size} has not what process 0 has: {', '.join(apart)}",
+                hint="every machine needs the same files and the same versions",
+            )
 
 
 def train_staged(method: Method[Row, Set], staged: Staged[Set], run: Run, progress: Progress) -> None:
@@ -145,17 +206,21 @@ def train_staged(method: Method[Row, Set], staged: Staged[Set], run: Run, progre
         data_seconds=round(float(run.record.get("data_seconds", 0.0)) + staged.data_seconds, 3),
         policy=loaded.policy,
         dtype=str(loaded.dtype).removeprefix("torch."),
+        processes=staged.ranks.size,
     )
     for note in (*staged.prepared.notes, *staged.data.notes(staged.config)):
         progress.note(note)
     goal = method.goal(staged, run, progress)
+    if staged.config.train.shard == "fsdp":
+        shard(loaded.network)
     loop = Loop(_job(staged, run, goal), staged.checkpoint, progress)
     load_best = staged.config.train.load_best
     try:
         state = loop.run()
         used = state.best_step if load_best and state.best_step is not None else state.step
-        kind = "adapter" if isinstance(loaded.network, PeftModel) else "model"
-        copy_weights(checkpoint_folder(run.folder, used), run.folder / kind)
+        if staged.ranks.is_main:
+            kind = "adapter" if isinstance(loaded.network, PeftModel) else "model"
+            copy_weights(checkpoint_folder(run.folder, used), run.folder / kind)
     finally:
         with suppress(RunError):  # on a full disk the error that is on its way says more
             run.update(**outcome(loop.state, load_best, staged.data.train.trains))
@@ -188,4 +253,5 @@ def _job(staged: Staged[Set], run: Run, goal: Goal) -> Job:
         run=run,
         save_weights=lambda folder: save_trained(loaded, folder),
         watch=goal.watch,
+        ranks=staged.ranks,
     )

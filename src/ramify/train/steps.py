@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ramify.model.logprobs import without_dropout
-from ramify.model.rates import exact_device
+from ramify.train.division import BY_ITSELF, Company, cut
 from ramify.train.objective import Objective, Share
+from ramify.train.tally import Tally, tally
 
 
 @dataclass(frozen=True)
@@ -71,28 +69,16 @@ class Window:
         return self.tokens / max(self.seconds, 1e-9)
 
 
-def detached(share: Share) -> Share:
-    """The share without its graph."""
-    return replace(
-        share, loss=share.loss.detach(), metrics={name: each.detach() for name, each in share.metrics.items()}
-    )
-
-
-def sum_shares(shares: Sequence[Share], grad_norm: Tensor, scale: float, divisor: float) -> StepResult:
-    """A step from its micro-batches; reads all numbers off the device at once."""
-    losses = torch.stack([share.loss.float() for share in shares]) / scale
-    metrics = _sum_metrics(shares)
-    added = [total.float().reshape(1) / scale for total in metrics.values()]
-    values: list[float] = torch.cat([losses, *added, grad_norm.float().reshape(1)]).tolist()
-    parts = values[: len(shares)]
+def step_of(found: Tally, grad_norm: float, divisor: float) -> StepResult:
+    """A step from what all processes counted."""
     return StepResult(
-        loss=sum(parts),
-        grad_norm=values[-1],
-        tokens=sum(share.tokens for share in shares),
-        computed=sum(share.computed for share in shares),
+        loss=sum(found.losses.values()),
+        grad_norm=grad_norm,
+        tokens=found.tokens,
+        computed=found.computed,
         divisor=divisor,
-        shares=tuple(parts),
-        metrics=dict(zip(metrics, values[len(shares) : -1], strict=True)),
+        shares=tuple(found.losses.values()),
+        metrics=found.metrics,
     )
 
 
@@ -104,25 +90,30 @@ class Measured:
     metrics: dict[str, float]
 
 
-def measure(network: Any, objective: Objective, indices: Sequence[int], micro_tokens: int) -> Measured:
-    """Loss on these rows without gradients, dropout off."""
+def measure(
+    network: Any, objective: Objective, indices: Sequence[int], micro_tokens: int, company: Company = BY_ITSELF
+) -> Measured:
+    """Loss on these rows without gradients, dropout off.
+
+    Args:
+        company: the processes that divide the rows among them; by default this one computes all.
+
+    Raises:
+        KeyboardInterrupt: one of the processes was asked to stop.
+    """
     divisor = objective.divisor(indices)
+    turns = company.turns(objective, cut(objective, indices, micro_tokens, company.ranks.size))
+    shares: dict[int, Share] = {}
     with without_dropout(network):
-        parts = objective.micro_batches(indices, micro_tokens)
-        shares = [objective.score(network, part, divisor) for part in parts]
-    metrics = {name: float(total) for name, total in _sum_metrics(shares).items()}
-    return Measured(_exact_sum([share.loss for share in shares]), metrics)
+        for turn in company.until_asked(turns):
+            share = objective.score(network, turn.indices, divisor)
+            if turn.counts:
+                shares[turn.number] = share
+    found = company.agree(tally(shares), turns)
+    return Measured(sum(found.losses.values()), found.metrics)
 
 
-def measure_all(network: Any, objective: Objective, micro_tokens: int) -> Measured:
+def measure_all(network: Any, objective: Objective, micro_tokens: int, company: Company = BY_ITSELF) -> Measured:
     """Loss over the whole data set of an objective."""
-    return measure(network, objective, [index for group in objective.groups for index in group], micro_tokens)
-
-
-def _sum_metrics(shares: Sequence[Share]) -> dict[str, Tensor]:
-    return {name: torch.stack([share.metrics[name] for share in shares]).sum() for name in shares[0].metrics}
-
-
-def _exact_sum(losses: Sequence[Tensor]) -> float:
-    stacked = torch.stack(list(losses))
-    return float(stacked.to(exact_device(stacked.device)).double().sum())
+    everything = [index for group in objective.groups for index in group]
+    return measure(network, objective, everything, micro_tokens, company)

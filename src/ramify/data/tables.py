@@ -1,0 +1,106 @@
+"""Rows of Parquet and Arrow files, batch by batch; each is an object, numbered from 1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ramify.base.errors import DataError
+from ramify.data.files import check_regular, first_line, library, opened, packing
+from ramify.data.json_text import Numbered
+
+_BATCH = 1000
+"""Rows turned into objects at once."""
+
+
+def parquet_rows(path: Path) -> Numbered:
+    """The rows of a Parquet file.
+
+    Raises:
+        DataError: it is none, or is cut off; or pyarrow is not installed.
+    """
+    parquet = library("pyarrow.parquet", "reading Parquet files")
+    if packing(path):
+        raise DataError(
+            "a Parquet file cannot be read while it is unpacked",
+            path=path,
+            hint="unpack it; Parquet is compressed inside already",
+        )
+    check_regular(path)
+    with _explained(path, "a whole Parquet file"), parquet.ParquetFile(str(path), memory_map=False) as file:
+        yield from _numbered(file.iter_batches(batch_size=_BATCH, use_threads=False), file.schema_arrow)
+
+
+def arrow_rows(path: Path) -> Numbered:
+    """The rows of an Arrow file, of the stream form (which `datasets` writes) or the file form.
+
+    Raises:
+        DataError: it is none, or is cut off; or pyarrow is not installed.
+    """
+    arrow = library("pyarrow", "reading Arrow files")
+    ipc = library("pyarrow.ipc", "reading Arrow files")
+    with opened(path) as stream, _explained(path, "a whole Arrow file"):
+        is_file = not packing(path) and stream.read(6) == b"ARROW1"
+        if not packing(path):
+            stream.seek(0)
+        source = arrow.PythonFile(stream, mode="r")
+        if is_file:
+            reader = ipc.open_file(source)
+            batches: Iterable[Any] = (reader.get_batch(index) for index in range(reader.num_record_batches))
+        else:
+            reader = batches = ipc.open_stream(source)
+        yield from _numbered(_checked(batches), reader.schema)
+
+
+def _numbered(batches: Iterable[Any], schema: Any) -> Numbered:
+    decoders = {field.name: found for field in schema if (found := _json_columns(field.type)) is not None}
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH):
+            for row in batch.slice(start, _BATCH).to_pylist():
+                number += 1
+                for name, decode in decoders.items():
+                    row[name] = decode(row[name])
+                yield number, row
+
+
+def _checked(batches: Iterable[Any]) -> Iterator[Any]:
+    """Arrow files are read without a look at their offsets; broken ones would lead out of the file."""
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
+
+
+@contextmanager
+def _explained(path: Path, wanted: str) -> Iterator[None]:
+    """Whatever the library raises on bytes it cannot read becomes one line."""
+    try:
+        yield
+    except (DataError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise DataError(f"is not {wanted}: {first_line(error)}", path=path) from None
+
+
+def _json_columns(kind: Any) -> Any:
+    """What turns a column of this type into its values, where JSON texts are in it; else None."""
+    if str(kind) == "extension<arrow.json>":
+        return lambda value: None if value is None else json.loads(value)
+    arrow_types = library("pyarrow.types", "reading Arrow files")
+    if arrow_types.is_list(kind) or arrow_types.is_large_list(kind):
+        inner = _json_columns(kind.value_type)
+        return None if inner is None else lambda value: None if value is None else [inner(each) for each in value]
+    if arrow_types.is_struct(kind):
+        found = {field.name: inner for field in kind if (inner := _json_columns(field.type)) is not None}
+        return _struct_decoder(found) if found else None
+    return None
+
+
+def _struct_decoder(found: dict[str, Any]) -> Any:
+    def decoded(value: Any) -> Any:
+        return value if value is None else value | {name: decode(value[name]) for name, decode in found.items()}
+
+    return decoded
