@@ -428,7 +428,9 @@ def test_both_sides_train_alike(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="make bench-deps installs it")
     report = measured("sft", tmp_path / "sft.json", root, "--quick", "--dtype", "fp32")
     row = {"trl", "trl_default", "memory", "loss_difference", "share_of_fp32_rate", "share_of_bf16_rate"}
-    assert set(report["ratio"]) == row | {f"system_{name}" for name in row}
+    turns = {"turns_tokens", "turns_loss_difference"}
+    assert set(report["ratio"]) == row | {f"system_{name}" for name in row} | turns
+    assert report["ratio"]["turns_tokens"] > 1.2 and report["ratio"]["turns_loss_difference"] < 1e-5
     assert set(report["peers"]) == {"trl", "trl_default"}
     assert {"tokens_per_second", "system_tokens_per_second", "memory", "losses"} <= set(report["ours"])
     assert report["ratio"]["loss_difference"] < 1e-3

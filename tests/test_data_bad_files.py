@@ -272,6 +272,12 @@ TEXT_FILES: dict[str, tuple[str, str | bytes, str]] = {
         ": a Parquet file cannot be read while it is unpacked (hint: unpack it; Parquet is compressed inside already)",
     ),
     "truncated Arrow": ("a.arrow", stream(MANY)[:-5000], ": is not a whole Arrow file: …"),
+    "Arrow without its end": (
+        "a.arrow",
+        stream(ROWS)[:-8],
+        ": is cut off: the mark that ends an Arrow stream is missing (hint: the file was not written whole, or a part "
+        "of it is missing)",
+    ),
     "text as Arrow": ("a.arrow", LINES, ": is not a whole Arrow file: …"),
     "text as gzip": ("a.jsonl.gz", LINES, ": cannot be unpacked as .gz: Not a gzipped file (b'{\"')"),
     "truncated gzip": ("a.jsonl.gz", gzip.compress(MANY_LINES)[:-500], f": cannot be unpacked as .gz: {CUT}"),
@@ -428,6 +434,28 @@ def saved_set_with_a_broken_state(folder: Path) -> Source:
     return Source(str(path))
 
 
+def link_out_of_a_saved_set(folder: Path) -> Source:
+    path = saved(folder) / "train"
+    rows = path / "data-00000-of-00001.arrow"
+    rows.rename(folder / "outside.arrow")
+    rows.symlink_to(folder / "outside.arrow")
+    return Source(str(path))
+
+
+def split_linked_out_of_a_saved_set(folder: Path) -> Source:
+    path = saved(folder)
+    (path / "train").rename(folder / "outside")
+    (path / "train").symlink_to(folder / "outside")
+    return Source(str(path))
+
+
+def state_linked_out_of_a_saved_set(folder: Path) -> Source:
+    state = saved(folder) / "train" / "state.json"
+    state.rename(folder / "outside.json")
+    state.symlink_to(folder / "outside.json")
+    return Source(str(folder / "set"))
+
+
 def saved_set_with_a_cut_dict(folder: Path) -> Source:
     path = saved(folder)
     (path / "dataset_dict.json").write_text('{"splits": ["train"', encoding="utf-8")
@@ -494,6 +522,18 @@ PLACES: list[tuple[Callable[[Path], Source], str]] = [
     (
         saved_set_without_its_rows,
         "{folder}/set/train: data-00000-of-00001.arrow is missing (hint: the data set is not whole; save it again)",
+    ),
+    (
+        link_out_of_a_saved_set,
+        "{folder}/set/train/data-00000-of-00001.arrow: the link leads out of the folder, to {folder}/outside.arrow",
+    ),
+    (
+        split_linked_out_of_a_saved_set,
+        "{folder}/set/train: the link leads out of the folder, to {folder}/outside",
+    ),
+    (
+        state_linked_out_of_a_saved_set,
+        "{folder}/set/train/state.json: the link leads out of the folder, to {folder}/outside.json",
     ),
     (saved_set_with_a_broken_state, "{folder}/set/train/state.json: names no files of rows"),
     (

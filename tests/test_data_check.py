@@ -17,7 +17,18 @@ from typer.testing import CliRunner
 from ramify.base.config import Prompting
 from ramify.base.types import Completion, Example, Message
 from ramify.cli.main import app
-from ramify.data.checks import Cut, Flaw, Lengths, RowCheck, Ruler, cuts, pattern_flaws, prompt_key, row_key
+from ramify.data.checks import (
+    Cut,
+    Flaw,
+    Lengths,
+    RowCheck,
+    Ruler,
+    asked_key,
+    cuts,
+    pattern_flaws,
+    prompt_key,
+    row_key,
+)
 from ramify.prompts.renderer import Renderer
 from tests.tiny_tokenizers import CHATML_TOKENS, byte_level
 
@@ -136,6 +147,18 @@ def test_the_plain_form_is_not_held_to_a_template() -> None:
     assert not [name for name, _ in check.findings() for flaw in Flaw if name.startswith(flaw.value)]
 
 
+def test_plain_texts_are_told_apart_by_themselves() -> None:
+    texts = [
+        Example((), (Completion(text),), f"f:{at}") for at, text in enumerate(("one text", "another", "one  text"))
+    ]
+    found = found_in([(text,) for text in texts], bos=True)
+    assert found["rows that stand there before (first: f:2)"] == 1
+    assert not [name for name in found for flaw in Flaw if name.startswith(flaw.value)]
+    assert not [name for name in found if name.startswith("prompts that stand there before")]
+    assert asked_key(texts[0]) == asked_key(texts[2]) != asked_key(texts[1])
+    assert asked_key(chat("a", "b")[0]) == prompt_key((Message("user", "a"),))
+
+
 def test_a_template_that_refuses_roles_has_no_flaws_of_its_own() -> None:
     refuses = "{{ raise_exception('never') if messages[0].role == 'system' }}" + CHATML
     renderer = Renderer(byte_level(tokens=CHATML_TOKENS, template=refuses))
@@ -200,6 +223,17 @@ def test_what_was_left_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = run("check", path, "data.bad_rows=0.1")
     said = " ".join(done.output.split())
     assert done.exit_code == 0 and "train: rows left out: messages" in said and f"(first: {path}:10) 1" in said
+
+
+def test_what_is_not_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{**row("a", "b"), "tools": "[]"}, {**row("a", "b", "c"), "tools": "[]", "id": 7}]
+    done = run("check", written(Path("t.jsonl"), rows))
+    lines = {" ".join(line.split()[:-1]): line.split()[-1] for line in done.output.splitlines() if line.strip()}
+    assert lines["train: rows with a column that is not read: tools"] == "2"
+    assert lines["train: rows with a column that is not read: id"] == "1"
+    assert lines["train: last user turns left out, which nothing answers"] == "1"
+    assert lines["train: rows to imitate"] == "2"
 
 
 def test_a_folder_and_a_table_are_checked_too(tmp_path: Path) -> None:

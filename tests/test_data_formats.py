@@ -132,6 +132,45 @@ def test_tables_are_read_in_batches_and_numbered(tmp_path: Path, content: bytes)
     assert [place.line for place, _ in found] == list(range(1, 2501))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_stream_without_the_mark_of_its_end_is_not_whole(tmp_path: Path, packed: bool) -> None:
+    """Cut between two batches, it would be read as if that were all."""
+    whole = arrow(NESTED)
+    sink = pa.BufferOutputStream()
+    reader = pa.ipc.open_stream(whole)
+    with pa.ipc.new_stream(sink, reader.schema) as begin:
+        begin.write_batch(reader.read_next_batch())
+    first_batch = sink.getvalue().to_pybytes()[:-8]
+    assert whole.startswith(first_batch) and len(first_batch) < len(whole)
+    for content in (first_batch, *(whole[:-missing] for missing in range(1, 9))):
+        packed_content = gzip.compress(content) if packed else content
+        path = written(tmp_path, "rows.arrow.gz" if packed else "rows.arrow", packed_content)
+        with pytest.raises(DataError, match=r"is cut off: the mark that ends|is not a whole Arrow file"):
+            list(iter_values(Source(str(path))))
+        assert len(list(iter_values(Source(str(path), limit=1000)))) == 1000
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "struct"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, kind: str) -> None:
+    texts_of = pa.array(["a", "b"])
+    if kind == "struct":
+        turn = pa.StructArray.from_arrays([texts_of, texts_of], names=["role", "role"])
+        data = pa.table({"messages": pa.ListArray.from_arrays([0, 1, 2], turn)})
+    else:
+        data = pa.Table.from_arrays([texts_of, texts_of, texts_of], names=["prompt", "completion", "prompt"])
+    path = tmp_path / f"rows.{'parquet' if kind == 'parquet' else 'arrow'}"
+    if kind == "parquet":
+        pq.write_table(data, path)
+    else:
+        with pa.ipc.new_stream(str(path), data.schema) as stream:
+            stream.write_table(data)
+    twice = "role" if kind == "struct" else "prompt"
+    with pytest.raises(DataError) as caught:
+        list(iter_values(Source(str(path))))
+    said = f"{path}: the column {twice!r} is named twice (hint: a name may stand in a row only once)"
+    assert str(caught.value) == said
+
+
 def test_json_columns_of_tables_are_decoded(tmp_path: Path) -> None:
     mixed = [[{"b": 0}, {"c": "x"}], [{"d": [1]}], None]
     features = datasets.Features({"a": datasets.List(datasets.Json()), "b": {"c": datasets.Json()}})
@@ -270,6 +309,34 @@ def test_a_selection_is_saved_as_it_was_selected(tmp_path: Path) -> None:
     assert texts(Source(str(tmp_path / "saved"))) == [PROMPTS[2], PROMPTS[0]]
 
 
+def counted(folder: Path, entry: dict[str, Any]) -> Source:
+    """A saved data set of three rows beside which a count is written."""
+    datasets.Dataset.from_list(ROWS, split="train").save_to_disk(str(folder / "saved"))
+    info = folder / "saved" / "dataset_info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "splits": {"train": {"name": "train", **entry}}}))
+    return Source(str(folder / "saved"))
+
+
+def test_a_saved_data_set_has_as_many_rows_as_were_written(tmp_path: Path) -> None:
+    assert texts(counted(tmp_path, {"num_examples": 3})) == PROMPTS
+    source = counted(tmp_path, {"num_examples": 4})
+    with pytest.raises(DataError) as caught:
+        texts(source)
+    assert str(caught.value) == (
+        f"{tmp_path / 'saved'}: 3 rows are there, 4 were written (hint: the data set is not whole; save it again)"
+    )
+    assert len(datasets.load_from_disk(source.name)) == 3
+
+
+def test_counts_of_the_data_set_that_rows_were_selected_from_mean_nothing(tmp_path: Path) -> None:
+    source = counted(tmp_path, {"num_examples": 3})
+    selected = datasets.load_from_disk(source.name).select([2, 0])
+    selected.save_to_disk(str(tmp_path / "selected"))
+    info = json.loads((tmp_path / "selected" / "dataset_info.json").read_text())
+    assert info["splits"]["train"]["num_examples"] == 3
+    assert texts(Source(str(tmp_path / "selected"))) == [PROMPTS[2], PROMPTS[0]]
+
+
 def test_splits_of_a_saved_data_set(tmp_path: Path) -> None:
     folder = str(saved_splits(tmp_path))
     assert texts(Source(folder)) == PROMPTS[:2]
@@ -310,7 +377,7 @@ def test_a_folder_without_a_training_split_is_read_whole(tmp_path: Path) -> None
     assert texts(Source(str(tmp_path), split="test")) == PROMPTS[:1]
 
 
-# Data sets of the hub: a repository on disk is read by the same calls as one on the hub.
+# Data sets of the hub: a repository on disk, under a name of the hub, is read by the same calls as one there.
 
 
 @pytest.fixture
@@ -318,6 +385,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     folder = tmp_path / "repository"
+    load = datasets.load_dataset
+
+    def load_dataset(name: str, *settings: Any, **named: Any) -> Any:
+        return load(str(folder) if name == "somebody/units" else name, *settings, **named)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     written(folder, "data/train-00000-of-00001.parquet", parquet(ROWS[:2]))
     written(folder, "data/test-00000-of-00001.parquet", parquet(ROWS[2:]))
     written(folder, "other/train-00000-of-00001.parquet", parquet(NESTED))
@@ -331,7 +404,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hub_data_set_with_config_and_split(repository: Path, stream: bool) -> None:
-    name = f"hub:{repository}"
+    name = "hub:somebody/units"
     assert texts(Source(name, stream=stream)) == PROMPTS[:2]
     assert texts(Source(name, split="test", stream=stream)) == PROMPTS[2:]
     found = list(iter_values(Source(name, config="chat", stream=stream)))
@@ -346,7 +419,7 @@ def test_a_hub_data_set_with_config_and_split(repository: Path, stream: bool) ->
 )
 def test_what_a_hub_data_set_lacks_is_one_line(repository: Path, settings: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"the hub data set cannot be read: ") as caught:
-        texts(Source(f"hub:{repository}", **settings))
+        texts(Source("somebody/units", **settings))
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words)
 
 
@@ -365,6 +438,24 @@ def test_a_path_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for path in ("org/nane", "other/rows.jsonl", "./other/name", "squad", "a/b/c", "/other/name"):
         assert Source(path).hub_id is None
     assert Source("hub:squad").hub_id == "squad"
+
+
+@pytest.mark.parametrize("name", ["org/name", "name"])
+def test_a_path_is_not_read_as_a_data_set_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, f"{name}/rows.jsonl", LINES)
+    with pytest.raises(DataError) as caught:
+        texts(Source(f"hub:{name}"))
+    assert str(caught.value).startswith(f"hub:{name}: there is a path {name} here, which would be read instead (hint: ")
+
+
+@pytest.mark.parametrize("name", ["", "/", "a/b/c", "../rows", "a b", "https://huggingface.co/datasets/a/b", "-a"])
+def test_what_is_no_id_of_the_hub_is_refused(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        texts(Source(f"hub:{name}"))
+    assert str(caught.value) == f"hub:{name}: is no id of a hub data set (hint: hub:org/name, or hub:name)"
 
 
 def test_settings_of_the_hub_mean_nothing_for_a_file(tmp_path: Path) -> None:

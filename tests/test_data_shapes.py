@@ -82,7 +82,20 @@ IMITATED: dict[str, tuple[str, Any, Conversation, str]] = {
     "sharegpt, empty system": (
         "conversations",
         {"conversations": [{"from": "system", "value": ""}, *TURNS[1:]]},
-        (system(""), user("Q")),
+        (user("Q"),),
+        "A",
+    ),
+    "messages, blank system": (
+        "messages",
+        {
+            "messages": [
+                {"role": "system", "content": " \n"},
+                {"role": "user", "content": "Q", "weight": 0},
+                {"role": "assistant", "content": "A", "weight": None},
+            ],
+            "system": " ",
+        },
+        (user("Q"),),
         "A",
     ),
     "sharegpt, table with both kinds of fields": (
@@ -124,6 +137,24 @@ IMITATED: dict[str, tuple[str, Any, Conversation, str]] = {
         "A",
     ),
     "orca, no system": ("query_response", {"system_prompt": "", "question": "Q", "response": "A"}, (user("Q"),), "A"),
+    "orca, two equal systems": (
+        "query_response",
+        {"system": "Be brief.", "system_prompt": "Be brief.", "question": "Q", "response": "A"},
+        (system("Be brief."), user("Q")),
+        "A",
+    ),
+    "query with system and history": (
+        "query_response",
+        {"system": "Be brief.", "query": "Q", "response": "A", "history": [["Q0", "A0"]]},
+        (system("Be brief."), user("Q0"), said("A0"), user("Q")),
+        "A",
+    ),
+    "question with context": (
+        "question_answer",
+        {"context": "C", "question": "Q", "answer": "6", "reasoning": "A", "system": "Be brief."},
+        (system("Be brief."), user("C\n\nQ")),
+        "A",
+    ),
     "arc": (
         "multiple_choice",
         {
@@ -185,7 +216,7 @@ IMITATED: dict[str, tuple[str, Any, Conversation, str]] = {
         "A",
     ),
     "labelled true": ("prompt_completion", {"prompt": "Q", "completion": "A", "label": True}, (user("Q"),), "A"),
-    "class label": ("prompt_completion", {"prompt": "Q", "completion": "A", "label": 0}, (user("Q"),), "A"),
+    "null label": ("prompt_completion", {"prompt": "Q", "completion": "A", "label": None}, (user("Q"),), "A"),
     "null columns": ("query_response", {"messages": None, "query": "Q", "response": "A"}, (user("Q"),), "A"),
 }
 
@@ -214,6 +245,50 @@ def test_a_multi_turn_conversation_is_one_row_with_an_example_a_trained_turn(tmp
     assert first.prompt == (system("Be brief."), user("Q"))
     assert second.prompt == (*first.prompt, said("A"), user("Q2"))
     assert second.completions == (Completion("A2", 0.5),)
+
+
+def test_a_conversation_that_ends_in_a_question_trains_the_answers_before_it(tmp_path: Path) -> None:
+    empty = {"from": "system", "value": ""}
+    open_end = [empty, *TURNS[1:], {"from": "human", "value": "Q2"}]
+    path = written(tmp_path, {"conversations": open_end}, {"conversations": TURNS}, {"conversations": TURNS[:2]})
+    stream = stream_rows(path)
+    first, _, last = stream
+    assert first.decoded.examples == (Example((user("Q"),), (Completion("A"),), f"{path}:1"),)
+    assert first.decoded.problem is not None
+    assert first.decoded.problem.prompt == (user("Q"), said("A"), user("Q2"))
+    assert (last.decoded.examples, last.decoded.unanswered) == ((), 0) and last.decoded.problem is not None
+    assert stream.unanswered == 1
+    assert stream.summary() == "3 rows of the shape conversations; 1 last user turns left out, which nothing answers"
+    assert read_rows(path).notes == {"unanswered_turns": 1}
+
+
+def test_without_a_trained_answer_a_conversation_that_ends_in_a_question_is_a_problem(tmp_path: Path) -> None:
+    welcome = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Q"}]
+    context = [*welcome[1:], {"role": "assistant", "content": "A", "weight": 0}, *welcome[1:]]
+    for turns in (welcome, context):
+        decoded = only(tmp_path, {"messages": turns}).decoded
+        assert decoded.problem is not None and len(decoded.problem.prompt) == len(turns)
+        assert (decoded.examples, decoded.unanswered) == ((), 0)
+
+
+def test_columns_that_mean_nothing_are_counted(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    path = written(
+        tmp_path,
+        {"messages": turns, "system": "S", "tools": [{"name": "t"}], "id": 0, "note": None},
+        {"messages": turns, "tools": [], "id": 1, "note": ""},
+        {"prompt": "Q", "chosen": "A", "rejected": "B", "lab": "3"},
+    )
+    stream = stream_rows(path)
+    list(stream)
+    assert dict(stream.ignored) == {"tools": 1, "id": 2}
+
+
+def test_columns_that_are_named_are_read_and_many_others_are_counted_together(tmp_path: Path) -> None:
+    rows = [{"q": {"text": "Q", "kind": "k"}, "completion": "A", f"extra {number}": 1} for number in range(120)]
+    stream = stream_rows(Source(str(written(tmp_path, *rows)), columns={"prompt": "q.text"}))
+    list(stream)
+    assert len(stream.ignored) == 101 and stream.ignored["others"] == 20 and "q" not in stream.ignored
 
 
 MARKED = {
@@ -264,6 +339,13 @@ def test_marked_texts_keep_system_turns_inputs_and_earlier_turns(tmp_path: Path,
     assert (last.prompt, last.completions) == (MARKED_MORE[text], (Completion("A"),))
 
 
+@pytest.mark.parametrize("text", ["Once upon a time.\n", "He said:\nUser: no marker here", " < s >"])
+def test_a_text_without_markers_is_imitated_as_a_whole(tmp_path: Path, text: str) -> None:
+    found = only(tmp_path, {"text": text})
+    assert (found.shape, found.decoded.problem) == ("text", None)
+    assert found.decoded.examples == (Example((), (Completion(text),), found.place.source),)
+
+
 def test_a_marked_text_that_waits_for_an_answer_is_a_problem(tmp_path: Path) -> None:
     problem = only(tmp_path, {"text": "User: Q\n"}).decoded.problem
     assert problem is not None and problem.prompt == (user("Q"),)
@@ -291,6 +373,26 @@ def test_only_rewarded_completions_are_imitated_and_the_others_are_counted(tmp_p
     assert read_rows(path).notes == {"unwanted_completions": 5}
 
 
+LABELS = {
+    True: (True, 1, 1.0, "true", "True", "TRUE", " 1", "1.0"),
+    False: (False, 0, 0.0, "false", "False", "FALSE", "0 ", "0.0"),
+}
+
+
+@pytest.mark.parametrize(("good", "label"), [(good, label) for good, labels in LABELS.items() for label in labels])
+def test_a_label_says_whether_a_completion_is_imitated(tmp_path: Path, good: bool, label: Any) -> None:
+    stream = stream_rows(written(tmp_path, {"prompt": "Q", "completion": "A", "label": label}))
+    assert (len(list(stream)), stream.unwanted) == ((1, 0) if good else (0, 1))
+
+
+def test_labels_and_rewards_of_tables_are_texts(tmp_path: Path) -> None:
+    labels, rewards = tmp_path / "labels.csv", tmp_path / "rewards.csv"
+    labels.write_text("prompt,completion,label\nQ,good,True\nQ,bad,False\nQ,worse,0\n")
+    rewards.write_text('prompt,completion,reward\nQ,good,1.0\nQ,bad,0.0\nQ,worse,-1\nQ,best,"1,000"\n')
+    for path, expected in ((labels, ["good"]), (rewards, ["good", "best"])):
+        assert [example.completions[0].text for example in read_rows(path).examples] == expected
+
+
 def test_preferences_in_the_form_of_a_hosted_service(tmp_path: Path) -> None:
     row = {
         "input": {"messages": [{"role": "user", "content": "Q"}]},
@@ -309,6 +411,12 @@ def test_a_system_column_stands_before_any_prompt(tmp_path: Path) -> None:
     for row in ({"prompt": "Q", "completion": "A"}, {"prompt": "Q", "completions": ["A"]}):
         (example,) = only(tmp_path, row | column).decoded.examples
         assert example.prompt == before
+    for asked in ({"prompt": "Q"}, {"id": "p", "prompt": "Q"}, {"question": "Q", "answer": 6}):
+        problem = only(tmp_path, asked | column).decoded.problem
+        assert problem is not None and problem.prompt == before
+    hosted = {"input": "Q", "preferred_output": "A", "non_preferred_output": "B"}
+    pair = only(tmp_path, hosted | column).decoded.pair
+    assert pair is not None and pair.prompt == before
     pair = only(tmp_path, {"prompt": "Q", "chosen": "A", "rejected": "B"} | column).decoded.pair
     assert pair is not None and (pair.prompt, pair.meta) == (before, {})
     named = only(
@@ -325,7 +433,6 @@ def test_preferences_written_out_as_texts(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    ({"text": "Once upon a time."}, "text: turns with role markers (<|user|>, <|im_start|>user, [INST], "),
     ({"text": "Hello <|user|>\nQ"}, "text: a role marker at the beginning is needed, found 'Hello'"),
     ({"text": "<|im_start|>tool\nQ"}, "text: a marker of system, user or assistant is needed, found 'tool'"),
     ({"text": "<|user|>\nQ\n<|assistant|>\n"}, "text[1].content: text that is not empty is needed, found ''"),
@@ -365,7 +472,26 @@ BAD: list[tuple[Any, str]] = [
     ),
     ({"context": "C", "question": "Q", "answers": None}, "answers: {text: [...]} with at least one answer is needed"),
     ({"prompt": "Q", "completions": ["a"], "rewards": [1, 2]}, "rewards: a list of 1 numbers, one a completion, is"),
-    ({"prompt": "Q", "completions": ["a"], "rewards": ["1"]}, "rewards[0]: a finite number is needed, found '1'"),
+    ({"prompt": "Q", "completions": ["a"], "rewards": ["a"]}, "rewards[0]: a finite number is needed, found 'a'"),
+    ({"prompt": "Q", "completions": ["a"], "rewards": [""]}, "rewards[0]: a finite number is needed, found ''"),
+    (
+        {"prompt": "Q", "completion": "A", "label": "positive"},
+        "label: true or false is needed, found 'positive' (hint: label says whether the completion is wanted",
+    ),
+    ({"prompt": "Q", "completion": "A", "label": 2}, "label: true or false is needed, found 2"),
+    ({"prompt": "Q", "completion": "A", "label": ""}, "label: true or false is needed, found ''"),
+    ({"prompt": "Q", "completion": "A", "label": [True]}, "label: true or false is needed, found [True]"),
+    ({"messages": [{"role": "system", "content": " "}]}, "messages: a turn of user or assistant is needed"),
+    (
+        {"messages": [{"role": role, "content": "Q" * (role == "user")} for role in ("system", "user", "assistant")]},
+        "messages[2].content: text that is not empty is needed, found ''",
+    ),
+    ({"context": {"text": "C"}, "question": "Q", "answer": "A"}, "context: text that is not empty is needed, found {"),
+    ({"query": "Q", "response": "A", "history": [["a"]]}, "history: a list of [question, answer] is needed"),
+    (
+        {"query": "Q", "response": "A", "system": "S", "system_prompt": "T"},
+        "system_prompt: one system turn (the conversation begins with another one) is needed, found 'T'",
+    ),
     ({"prompt": "Q", "completions": ["a"], "rewards": [10**400]}, "rewards[0]: a finite number is needed, found 1000"),
     ({"prompt": "Q", "completions": ["a"], "labels": [True]}, "labels: completions that are answers of their own is"),
     ({"prompt": "Q", "completion": "A", "reward": "high"}, "reward: a finite number is needed, found 'high'"),

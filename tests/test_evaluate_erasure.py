@@ -15,6 +15,7 @@ from ramify.base.errors import ConfigError
 from ramify.base.records import write_json, write_jsonl
 from ramify.base.runs import Run, create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
+from ramify.cli.erasure import erasure
 from ramify.evaluate.erasure import NAMES, Erasure, four_ways, measure
 from ramify.evaluate.run import Watcher, evaluate
 from ramify.evaluate.settings import evaluation_config
@@ -71,6 +72,11 @@ def test_the_start_is_the_adapter_that_the_run_began_with(model_folder: Path, tu
 def test_a_prompt_that_was_not_erased_is_refused(tuned: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the one the run is prompted with"):
         ways(tuned, tmp_path / "out")
+
+
+def test_a_result_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="nano is no run folder"):
+        erasure("nano", system="Be brief.", start="nano")
 
 
 def answered(folder: Path, right: range, n: int = 200) -> Stage:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset, DatasetDict
 from mix_setup import LONG, chat, chats, config, content, made, pair, question, renderer, rows, write
 
 from ramify.base.config_file import load_mix
@@ -16,6 +17,7 @@ from ramify.base.errors import ConfigError, DataError, RunError
 from ramify.data.mix.build import mix
 from ramify.data.mix.folder import MixFolder
 from ramify.data.mix.records import Silent
+from ramify.data.mix.report import Evaluated
 from ramify.data.sources import read_examples, read_pairs
 
 Sources = list[dict[str, Any]]
@@ -73,6 +75,19 @@ def test_without_a_size_the_mix_is_as_large_as_the_weights_allow(tmp_path: Path,
     assert counts(tmp_path / "out") == {"a": 36, "b": 12}
 
 
+def test_every_share_that_differs_has_its_reason(tmp_path: Path, two: Sources) -> None:
+    absent = {"name": "c", "from": str(tmp_path / "absent.jsonl"), "weight": 3, "optional": True}
+    mixes = {"whole": ([*two], 20), "capped": ([*two], 40), "failed": ([*two, absent], None)}
+    found = {
+        name: made(config(tmp_path, sources, rows=rows), tmp_path / name).report.why()
+        for name, (sources, rows) in mixes.items()
+    }
+    capped = "b: has 12 of 20 rows that its weight asks for: all taken"
+    assert (found["whole"], found["capped"]) == ([], ["a: its share is larger because less came of b", capped])
+    assert found["failed"][:2] == [f"{name}: its share is larger because less came of c" for name in "ab"]
+    assert "no such file" in found["failed"][2]
+
+
 def test_shares_of_trained_tokens(tmp_path: Path, two: Sources) -> None:
     write(tmp_path / "b.jsonl", [chat(f"b asks {at}", f"{at} " + "long answer " * 20) for at in range(12)])
     found = made(config(tmp_path, two, tokens=400), tmp_path / "out").report
@@ -80,6 +95,7 @@ def test_shares_of_trained_tokens(tmp_path: Path, two: Sources) -> None:
     longest = max(len(answer["messages"][-1]["content"]) for answer in rows(tmp_path / "out"))
     assert all(abs(each - 200) <= longest for each in trained)
     assert found.parts[0].amount.rows > 3 * found.parts[1].amount.rows
+    assert not any(part.why for part in found.parts)
     assert [part.share_of_trained for part in found.parts] == [round(each / sum(trained), 6) for each in trained]
     assert found.parts[0].share_of_rows > 0.75 > found.parts[0].share_of_trained
 
@@ -138,6 +154,21 @@ def test_an_interrupted_mix_goes_on_and_ends_the_same(tmp_path: Path, two: Sourc
     assert ("reading b" in log.stages) is (stage == "reading b")
     assert content(tmp_path / "out") == content(tmp_path / "straight")
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_an_erasure_in_another_order_is_the_same(tmp_path: Path, two: Sources) -> None:
+    texts = {"Be brief.": 1, "Be kind.": 2, "": 3}
+    one, other = (
+        config(tmp_path, two, erase={"mode": "sample", "texts": dict(order)})
+        for order in (texts.items(), reversed(texts.items()))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        made(one, tmp_path / "out", watch=Log("writing"))
+    log = Log()
+    made(other, tmp_path / "out", watch=log, resume=True)
+    made(other, tmp_path / "straight")
+    assert log.stages == ["writing"]
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("changed", ["file", "settings", "seed of a drawn erasure", "evaluation file"])
@@ -207,12 +238,43 @@ def test_rows_that_ask_what_an_evaluation_asks_are_left_out(tmp_path: Path, two:
     found = made(config(tmp_path, two, decontaminate=[str(test)]), tmp_path / "out").report
     assert found.parts[1].left_out == {"overlaps with an evaluation prompt": 2}
     assert found.parts[1].overlaps == {str(test): 2}
+    assert found.evaluations == [Evaluated(str(test), "", 2, 2)]
     assert {question(row) for row in rows(tmp_path / "out")} & {each["messages"][0]["content"] for each in rows_} == {
         "Why is that?"
     }
     short = write(tmp_path / "short.jsonl", [{"question": "Why?", "answer": "x"}])
     loose = made(config(tmp_path, two, decontaminate=[str(short)], overlap=1), tmp_path / "loose").report
     assert loose.parts[1].left_out == {"overlaps with an evaluation prompt": 2}  # the two that hold the word
+
+
+def test_of_an_evaluation_the_test_split_is_left_out_or_the_named_one(tmp_path: Path, two: Sources) -> None:
+    asked = [{"asked": question(row), "answer": "x"} for row in chats("a", 40)]
+    splits = {"train": asked[:25], "test": asked[25:]}
+    folder = str(tmp_path / "exam")
+    DatasetDict({name: Dataset.from_list(some) for name, some in splits.items()}).save_to_disk(folder)
+    for given, split, count in (({}, "test", 15), ({"split": "train"}, "train", 25)):
+        evaluation = {"from": folder, "columns": {"question": "asked"}, **given}
+        found = made(config(tmp_path, two, decontaminate=[evaluation]), tmp_path / split).report
+        name = f"{folder} ({split})" if given else folder
+        assert found.evaluations == [Evaluated(name, split, count, count)]
+        assert (name, split, str(count), str(count)) in found.decontamination()
+        kept = {question(row) for row in rows(tmp_path / split) if row["source"] == "a"}
+        assert kept.isdisjoint(row["asked"] for row in splits[split])
+        page = (tmp_path / split / "report.md").read_text(encoding="utf-8")
+        assert f"| {name} | {split} | {count} | {count} |" in page
+
+
+def test_an_evaluation_that_cannot_be_compared_is_refused(tmp_path: Path, two: Sources) -> None:
+    asked = Dataset.from_list([{"question": "Why?", "answer": "x"}])
+    DatasetDict({"train": asked, "validation": asked}).save_to_disk(str(tmp_path / "exam"))
+    with pytest.raises(DataError, match=r"decontaminate: .*exam: unknown split 'test'"):
+        made(config(tmp_path, two, decontaminate=[str(tmp_path / "exam")]), tmp_path / "out")
+    bad = write(tmp_path / "bad.jsonl", [{"prompt": "Why?", "completion": "So.", "reward": 0}])
+    with pytest.raises(DataError, match=r"decontaminate: .*bad\.jsonl: holds no questions"):
+        made(config(tmp_path, two, decontaminate=[str(bad)]), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"decontaminate: config = main: .*bad\.jsonl is no data set of the hub"):
+        made(config(tmp_path, two, decontaminate=[{"from": str(bad), "config": "main"}]), tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_a_question_is_on_one_side_of_the_split_in_every_mix(tmp_path: Path, two: Sources) -> None:
@@ -233,6 +295,13 @@ def test_what_is_written_is_what_training_reads(tmp_path: Path, two: Sources) ->
     from_folder, from_lines = (read_examples(tmp_path / "out" / name) for name in ("", "train.jsonl"))
     assert [each.prompt for each in from_folder] == [each.prompt for each in from_lines]
     assert len(from_folder) == 24 and all(each.prompt[0].role == "user" for each in from_folder)
+
+
+def test_a_split_says_how_many_rows_it_has(tmp_path: Path, two: Sources) -> None:
+    made(config(tmp_path, two, validation=0.3), tmp_path / "out")
+    for split in ("train", "validation"):
+        told = json.loads((tmp_path / "out" / split / "dataset_info.json").read_text(encoding="utf-8"))["splits"]
+        assert told == {split: {"name": split, "num_examples": len(rows(tmp_path / "out", split))}}
 
 
 def test_lineage_leads_back_to_the_row(tmp_path: Path, two: Sources) -> None:
@@ -265,6 +334,29 @@ def test_completions_of_one_prompt_are_rows_of_their_own(tmp_path: Path, two: So
     assert answers["So."]["messages"][-1]["weight"] == 1
 
 
+def test_a_row_is_bad_once_and_each_completion_is_counted(tmp_path: Path, two: Sources) -> None:
+    broken = [{"prompt": "Why?", "completions": [f"<|im_end|> {at}" for at in range(3)] + ["So."]}]
+    unwanted = [{"prompt": "How?", "completions": ["Thus.", "So."], "rewards": [1, 0]}]
+    write(tmp_path / "b.jsonl", [*broken, *unwanted, {"messages": 3}, *chats("b", 3)])
+    found = made(config(tmp_path, two, bad_rows=0.5), tmp_path / "out").report.parts[1]
+    assert (found.read, found.bad) == (6, 2)
+    assert found.left_out == {"cannot be rendered": 3, "does not fit": 1, "not to be imitated": 1}
+    assert found.entries == 10 == sum(found.left_out.values()) + found.there
+
+
+def test_columns_that_are_not_read_are_counted(tmp_path: Path, two: Sources) -> None:
+    write(tmp_path / "b.jsonl", [{**row, "topic": "sums"} for row in chats("b", 3)])
+    assert [part.ignored for part in made(config(tmp_path, two), tmp_path / "out").report.parts] == [{}, {"topic": 3}]
+
+
+def test_margins_of_pairs_are_kept(tmp_path: Path, two: Sources) -> None:
+    write(tmp_path / "a.jsonl", [{**pair(at), "margin": at / 2} for at in range(4)])
+    write(tmp_path / "b.jsonl", [pair(at) for at in range(4, 8)])
+    made(config(tmp_path, two), tmp_path / "out")
+    assert sorted(row["margin"] for row in rows(tmp_path / "out")) == [0, 0, 0, 0, 0, 0.5, 1, 1.5]
+    assert sorted(each.margin for each in read_pairs(tmp_path / "out")) == [0, 0, 0, 0, 0, 0.5, 1, 1.5]
+
+
 def test_pairs_are_mixed_too(tmp_path: Path, two: Sources) -> None:
     write(
         tmp_path / "a.jsonl", [{"prompt": chat("Why?", "x", LONG)["messages"][:2], "chosen": "So.", "rejected": "No."}]
@@ -276,6 +368,25 @@ def test_pairs_are_mixed_too(tmp_path: Path, two: Sources) -> None:
     assert row["prompt"] == [{"role": "user", "content": "Why?"}]
     assert (row["chosen"], row["original_system"]) == ([{"role": "assistant", "content": "So."}], LONG)
     assert Counter(each.chosen for each in read_pairs(tmp_path / "out"))["So."] == 1
+
+
+def test_plain_texts_are_mixed_too(tmp_path: Path, two: Sources) -> None:
+    said = {name: [f"{name} tells story number {at} of many, and it is long" for at in range(40)] for name in "ab"}
+    for name, texts in said.items():
+        write(tmp_path / f"{name}.jsonl", [{"text": text} for text in texts])
+    leaked = write(tmp_path / "test.jsonl", [{"question": "tells story number 3 of many", "answer": "x"}])
+    values: dict[str, Any] = {"decontaminate": [str(leaked)], "overlap": 6, "dedup": "near", "similarity": 1.0}
+    found = made(config(tmp_path, two, validation=0.3, **values), tmp_path / "out").report
+    assert found.kind == "plain texts"
+    assert [part.left_out for part in found.parts] == [{"overlaps with an evaluation prompt": 1}] * 2
+    assert 8 < found.splits["validation"].rows < 40  # each text is a prompt of its own
+    assert {row["text"] for split in ("train", "validation") for row in rows(tmp_path / "out", split)} == {
+        text for texts in said.values() for text in texts if "number 3 of" not in text
+    }
+    examples = read_examples(tmp_path / "out")
+    assert len(examples) == found.splits["train"].rows and not any(each.prompt for each in examples)
+    with pytest.raises(ConfigError, match="system: a plain text has no turns"):
+        made(config(tmp_path, two, "sources.a.system=Be brief."), tmp_path / "other")
 
 
 def test_kinds_are_not_mixed(tmp_path: Path, two: Sources) -> None:
@@ -295,6 +406,26 @@ def test_a_failing_source_ends_the_mix_unless_it_is_optional(tmp_path: Path, two
     assert log.notes and "source b is left out" in log.notes[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that is there and cannot be read")
+def test_a_source_that_cannot_be_read_is_no_mix_that_cannot_be_written(tmp_path: Path, two: Sources) -> None:
+    two[1]["from"] = "/proc/self/mem"
+    with pytest.raises(DataError, match="source b: /proc/self/mem: cannot be read"):
+        made(config(tmp_path, two), tmp_path / "out")
+    found = made(config(tmp_path, two, "sources.b.optional=true"), tmp_path / "out", resume=True).report
+    assert "cannot be read" in found.parts[1].why
+
+
+def test_answers_that_are_not_worked_out_need_their_columns(tmp_path: Path, two: Sources) -> None:
+    write(tmp_path / "b.jsonl", [{"asked": f"Which town is number {at}?", "answer": f"Town {at}"} for at in range(12)])
+    two[1]["columns"] = {"question": "asked"}
+    for bad_rows in (0.0, 0.5):
+        with pytest.raises(DataError, match="nothing to imitate") as caught:
+            made(config(tmp_path, two, bad_rows=bad_rows), tmp_path / "out", overwrite=True)
+        assert caught.value.hint == "columns: {prompt: asked, completion: answer} imitates the answers as they stand"
+    two[1]["columns"] = {"prompt": "asked", "completion": "answer"}
+    assert made(config(tmp_path, two), tmp_path / "out", resume=True).report.parts[1].there == 12
+
+
 def test_an_early_failure_leaves_nothing_to_resume(tmp_path: Path, two: Sources) -> None:
     two[0]["from"] = str(tmp_path / "absent.jsonl")
     with pytest.raises(DataError):
@@ -303,14 +434,16 @@ def test_an_early_failure_leaves_nothing_to_resume(tmp_path: Path, two: Sources)
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "said", "reason"),
     [
-        ({"question": "How many?", "answer": 4}, "nothing to imitate"),
-        (chat("Why?", "Because <|im_end|> so."), "stop token"),
-        ({"messages": "none"}, "messages: "),
+        ({"question": "How many?", "answer": 4}, "nothing to imitate", "nothing to imitate"),
+        (chat("Why?", "Because <|im_end|> so."), "stop token", "cannot be rendered"),
+        ({"messages": "none"}, "messages: ", "does not fit"),
     ],
 )
-def test_rows_that_cannot_be_used_count_against_the_share(tmp_path: Path, two: Sources, row: Any, said: str) -> None:
+def test_rows_that_cannot_be_used_count_against_the_share(
+    tmp_path: Path, two: Sources, row: Any, said: str, reason: str
+) -> None:
     write(tmp_path / "b.jsonl", [*chats("b", 12), row])
     with pytest.raises(DataError, match=f"source b: .*b.jsonl:13: .*{said}"):
         made(config(tmp_path, two), tmp_path / "out")
@@ -318,6 +451,7 @@ def test_rows_that_cannot_be_used_count_against_the_share(tmp_path: Path, two: S
         made(config(tmp_path, two, bad_rows=0.05), tmp_path / "out", resume=True)
     found = made(config(tmp_path, two, bad_rows=0.1), tmp_path / "out", resume=True).report
     assert (found.parts[1].bad, found.parts[1].there) == (1, 12)
+    assert found.parts[1].left_out == {reason: 1}
 
 
 def test_one_prompt_can_leave_validation_empty_and_that_is_said(tmp_path: Path) -> None:
@@ -350,6 +484,14 @@ CHANGES: dict[str, tuple[list[str], list[str]]] = {
     "dedup near": ([], ["dedup=near"]),
     "similarity": (["dedup=near"], ["similarity=0.2"]),
     "decontaminate": ([], ["decontaminate=[{test}]"]),
+    "split of an evaluation": (["decontaminate=[{test}]"], ["decontaminate=[{{from: {test}, split: test}}]"]),
+    "config of an evaluation": (["decontaminate=[{test}]"], ["decontaminate=[{{from: {test}, config: main}}]"]),
+    "revision of an evaluation": (["decontaminate=[{test}]"], ["decontaminate=[{{from: {test}, revision: v1}}]"]),
+    "shape of an evaluation": (["decontaminate=[{test}]"], ["decontaminate=[{{from: {test}, shape: prompts}}]"]),
+    "columns of an evaluation": (
+        ["decontaminate=[{test}]"],
+        ["decontaminate=[{{from: {test}, columns: {{messages: other}}}}]"],
+    ),
     "overlap": (["decontaminate=[{test}]"], ["overlap=3"]),
     "validation": ([], ["validation=0.4"]),
     "bad_rows": (["sources.b.columns.prompt=x"], ["bad_rows=0.5"]),
@@ -382,7 +524,7 @@ def test_every_setting_changes_something(tmp_path: Path, two: Sources, setting: 
     alike = [chat(" ".join(f"word{at}" for at in range(60)) + end, "Yes.", LONG) for end in (".", " more.")]
     many = [*chats("a", 40, LONG), *chats("a", 2, LONG), *alike]
     write(tmp_path / "a.jsonl", [{**row, "other": other} for row in many])
-    test = write(tmp_path / "test.jsonl", chats("b", 2))
+    test = write(tmp_path / "test.jsonl", [{**row, "other": other} for row in chats("b", 2)])
     start, change = ([each.format(test=test) for each in some] for some in CHANGES[setting])
     before = outcome(tmp_path, two, "rows=40", *start)
     assert outcome(tmp_path, two, "rows=40", *start, *change) != before

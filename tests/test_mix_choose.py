@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.base.config_mix import MixConfig
-from ramify.data.mix.choose import pick, quotas, without_duplicates
-from ramify.data.mix.shelf import ROW, Index
+from ramify.base.errors import ConfigError
+from ramify.data.mix.choose import MOST_PASSES, pick, quotas, without_duplicates
+from ramify.data.mix.reasons import notes, why
+from ramify.data.mix.shelf import ROW, Counts, Index, Taken, nothing
 
 
 def config(sources: int = 1, **values: Any) -> MixConfig:
@@ -46,6 +50,49 @@ def test_each_source_has_its_quota_and_each_entry_its_turn(sizes: list[int], row
         times = Counter(picks.of(at).tolist())
         assert times.total() == amount
         assert all(abs(times[entry] - amount / size) < 1 for entry in range(size))
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=4).filter(any),
+    st.none() | st.integers(1, 200),
+    st.sampled_from(["cap", "repeat", "rebalance"]),
+)
+def test_a_share_that_differs_by_more_than_a_row_has_its_reason(sizes: list[int], rows: int | None, short: Any) -> None:
+    indices = [index(size, at) for at, size in enumerate(sizes)]
+    settings = config(len(sizes), rows=rows, **({} if rows is None else {"short": short}))
+    found = quotas(settings, indices, everything(indices))
+    amounts = [quota.taken for quota in found]
+    taken = [Taken(source, Counts(), each, Path()) for source, each in zip(settings.sources, indices, strict=True)]
+    reasons = why(settings, taken, found, amounts, 1)
+    weights = sum(source.weight for source in settings.sources)
+    for source, amount, reason in zip(settings.sources, amounts, reasons, strict=True):
+        if abs(amount - sum(amounts) * source.weight / weights) > 1.001:
+            assert reason
+    if all(quota.there and quota.wanted in (None, quota.taken) and quota.taken <= quota.there for quota in found):
+        assert not any(reasons)
+
+
+def test_a_source_that_failed_is_why_others_have_more() -> None:
+    settings, indices = config(2), [index(6, 0), index(0, 1)]
+    taken = [Taken(settings.sources[0], Counts(), indices[0], Path()), nothing(settings.sources[1], "no such file")]
+    found = quotas(settings, indices, everything(indices))
+    assert why(settings, taken, found, [6, 0], 1) == ["its share is larger because less came of s1", "no such file"]
+
+
+def test_a_source_is_not_repeated_without_end() -> None:
+    two = [index(2, 0)]
+    [quota] = quotas(config(rows=2 * MOST_PASSES, short="repeat"), two, everything(two))
+    assert quota.taken == 2 * MOST_PASSES
+    with pytest.raises(ConfigError, match=r"source s0: has 2 of 2,001 rows .* more than 1,000 times what is there"):
+        quotas(config(rows=2 * MOST_PASSES + 1, short="repeat"), two, everything(two))
+    with pytest.raises(ConfigError, match="more than 1,000 times"):
+        quotas(config(tokens=10**30, short="repeat"), two, everything(two))
+
+
+@pytest.mark.parametrize(("prompts", "reason"), [((1, 2, 3), "by chance"), ((1, 2, 2), "rows of one prompt")])
+def test_another_share_of_validation_has_its_reason(prompts: tuple[int, ...], reason: str) -> None:
+    [note] = notes(config(validation=0.5), np.array(prompts, np.uint64), 1 / 3)
+    assert note.startswith("validation has 33.33% of the rows, asked were 50.00%: ") and reason in note
 
 
 @given(st.integers(1, 40), st.integers(1, 2000))

@@ -47,6 +47,7 @@ def test_a_mix_prints_its_shares_and_says_why_they_differ(recipe: Path, tmp_path
     assert re.search(r"\ba 50\.00 % 66\.67 % \d+\.\d\d % 10 ", table)
     assert re.search(r"\bb 50\.00 % 33\.33 % \d+\.\d\d % 5 ", table)
     assert "note: b: has 5 of 10 rows that its weight asks for: all taken" in done.stderr
+    assert "note: a: its share is larger because less came of b" in done.stderr
     assert f"written: {tmp_path / 'out'}" in done.stderr.replace("\n", "")
     assert not (tmp_path / "out.partial").exists()
 
@@ -112,7 +113,11 @@ def test_the_recipe_on_files_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     parts = {part["name"]: part for part in report["parts"]}
     assert report["total"]["rows"] == 2000
     assert parts["arc-challenge"]["why"].endswith("all taken")
+    [evaluation] = report["evaluations"]
+    overlapping = sum(part["left_out"].get("overlaps with an evaluation prompt", 0) for part in parts.values())
+    assert (evaluation["questions"], evaluation["left_out"]) == (50, overlapping)
     assert parts["gsm8k"]["left_out"]["overlaps with an evaluation prompt"] >= 20
+    assert re.search(r"data/orca-sources/gsm8k-test\.jsonl +50 +\d+", done.stdout)
     assert all(part["left_out"]["duplicate"] > 0 for part in parts.values())
     assert parts["slimorca"]["erasure"]["changed"] > 0 < parts["slimorca"]["erasure"]["without a system turn"]
     train = rows(Path("data/orca-files"))
@@ -137,6 +142,7 @@ def test_the_recipe_with_hub_names_is_the_same_mix() -> None:
         "rajpurkar/squad",
     ]
     assert hub.rows == 300_000
+    assert [(each.path, each.config, each.split) for each in hub.decontaminate] == [("openai/gsm8k", "main", "test")]
 
 
 @pytest.mark.proof
@@ -154,8 +160,8 @@ def test_a_mix_killed_at_any_moment_goes_on_and_ends_the_same(tmp_path: Path) ->
             [*command, "out", "--resume"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         wait_for_writing(tmp_path / "out.partial", begun)
-        with suppress(subprocess.TimeoutExpired):
-            begun.communicate(timeout=chance.uniform(0, 0.5) * (1 + killed))  # ever later, so that it ends
+        with suppress(subprocess.TimeoutExpired):  # at once to begin with, then ever later, so that it ends
+            begun.communicate(timeout=0 if killed < 3 else chance.uniform(0, 0.5) * (killed - 2))
         killed += begun.poll() is None
         begun.kill()
         assert b"error" not in begun.communicate()[1]

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ramify.base.config_mix import Evaluation
 from ramify.data.fields import Place
-from ramify.data.mix.overlap import Overlap
+from ramify.data.mix.overlap import Overlap, evaluated
 from ramify.data.mix.records import Entry, Kind, entries_of
 from ramify.data.shapes import decode, shape_of
+from ramify.data.source import Source
 from ramify.data.sources import Row
 
 PLACE = Place(Path("rows.jsonl"), 1)
@@ -88,6 +90,18 @@ def test_a_pair_comes_back() -> None:
     assert [turn.content for turn in found.prompt] == ["Why?"]
 
 
+def test_a_pair_keeps_its_margin() -> None:
+    found = entry({"prompt": "Why?", "chosen": "So.", "rejected": "No.", "margin": 0.5})
+    assert found.plain()["margin"] == 0.5
+    assert entry(found.plain()) == found
+
+
+def test_a_plain_text_comes_back() -> None:
+    found = entry({"text": "Once upon a time."})
+    assert (found.kind, found.system, found.plain()) == (Kind.TEXT, None, {"text": "Once upon a time."})
+    assert entry(found.plain()) == found
+
+
 def test_a_problem_without_a_worked_answer_gives_nothing() -> None:
     assert entries_of(row(["How many?", 4])) == []
 
@@ -110,6 +124,14 @@ def test_questions_overlap_by_words_in_a_row(asked: str, question: str, overlaps
     overlap.add("test.jsonl", asked)
     found = entry({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": asked}]})
     assert overlap.find(found.turns) == ("test.jsonl" if overlaps else None)
+
+
+def test_of_an_evaluation_the_test_split_is_meant() -> None:
+    of_hub = Evaluation.model_validate({"from": "openai/gsm8k", "config": "main", "revision": "v1"})
+    assert evaluated(of_hub) == Source("openai/gsm8k", config="main", revision="v1", default_split="test")
+    columns = {"question": "asked"}
+    of_file = Evaluation.model_validate({"from": "a.jsonl", "columns": columns, "shape": "question_answer"})
+    assert evaluated(of_file) == Source("a.jsonl", columns=columns, shape="question_answer", default_split="test")
 
 
 def test_every_user_turn_is_compared_and_nothing_else() -> None:

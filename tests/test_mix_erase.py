@@ -38,6 +38,12 @@ def test_sample_draws_by_the_weights_and_an_empty_text_is_no_turn() -> None:
     assert abs(drawn["Be brief."] / 4000 - 0.75) < 0.03
 
 
+def test_the_order_of_texts_decides_nothing() -> None:
+    texts = {"Be brief.": 3.0, "": 1.0, "Be kind.": 2.0}
+    both = [Erase(mode="sample", texts=dict(order)) for order in (texts.items(), reversed(texts.items()))]
+    assert all(erase(TAUGHT, both[0], 0, row) == erase(TAUGHT, both[1], 0, row) for row in range(200))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_share_of_the_rows_is_changed(share: float) -> None:
     outcomes = Counter(erase(TAUGHT, Erase(share=share), 3, row).outcome for row in range(4000))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mix_setup import config
 
+from ramify.base.config_mix import MixConfig
 from ramify.base.errors import ConfigError
 
 TWO = [{"name": "a", "from": "a.jsonl"}, {"name": "b", "from": "b.jsonl"}]
@@ -33,6 +34,9 @@ TWO = [{"name": "a", "from": "a.jsonl"}, {"name": "b", "from": "b.jsonl"}]
         ({"similarity": 0.7}, [], "similarity = 0.7 needs dedup = near"),
         ({"overlap": 8}, [], "overlap = 8 needs decontaminate"),
         ({"validation": 1.0}, [], "validation = 1.0"),
+        ({"decontaminate": [{"from": "x", "splt": "dev"}]}, [], "'decontaminate.0.splt'; did you mean 'split'?"),
+        ({"decontaminate": [{"split": "dev"}]}, [], "decontaminate.0.from is not set"),
+        ({"decontaminate": [3]}, [], "decontaminate = 3: a section {…} is needed"),
         (
             {"decontaminate": "x.jsonl"},
             [],
@@ -68,6 +72,12 @@ def test_overrides_reach_a_source_by_its_name(tmp_path: Path) -> None:
     assert [source.weight for source in found.sources] == [1, 2.5]
     assert found.sources[1].erase is not None and found.sources[1].erase.mode == "drop"
     assert (found.rows, found.sources[0].path) == (7, "a.jsonl")
+
+
+def test_an_evaluation_is_a_text_or_a_section(tmp_path: Path) -> None:
+    found = config(tmp_path, TWO, "decontaminate=[x.jsonl, {from: openai/gsm8k, config: main, split: test}]")
+    assert [each.name for each in found.decontaminate] == ["x.jsonl", "openai/gsm8k (main, test)"]
+    assert MixConfig.model_validate(found.resolved()).decontaminate == found.decontaminate
 
 
 def test_a_source_has_the_erasure_of_the_mix_unless_it_has_its_own(tmp_path: Path) -> None:

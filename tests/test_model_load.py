@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from ramify import nano
 from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError
-from ramify.model.load import LoadedModel, load_model, resolve
+from ramify.model.load import LoadedModel, load_model, load_without_weights, model_type, resolve
 from ramify.model.lora import add_adapter, fit_template, linear_layers, merged, save_trained, trainable
 
 TURNS = (
@@ -262,3 +264,31 @@ def test_run_folder_resolves_to_its_adapter(loaded: LoadedModel, tmp_path: Path)
     assert resolve(str(tmp_path)).adapter == tmp_path / "adapter"
     assert resolve(str(tmp_path)).base == "nano"
     assert resolve("nano", str(tmp_path)).adapter == tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("part", ["config", "tokenizer"])
+@pytest.mark.parametrize("read", [load_model, load_without_weights, model_type])
+def test_code_that_comes_with_a_model_is_never_run(
+    part: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where somebody at the terminal would say yes."""
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(nano.path(), folder)
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Own: pass\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    if part == "config":
+        own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+        change_json(folder / "config.json", own)
+    else:
+        own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+        change_json(folder / "tokenizer_config.json", own)
+    if part == "config" or read is not model_type:
+        with pytest.raises(ModelError, match="needs code that comes with it"):
+            read(str(folder))
+    else:
+        assert read(str(folder)) == "llama"
+    assert not ran.exists()
+
+
+def change_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")

@@ -64,6 +64,12 @@ EXAMPLES = (
     Example(chat("a"), (), "f:5"),
     Example(chat("a"), (Completion("b", 0.0),), "f:6"),
     Example(chat(""), (Completion("b"),), "f:7"),
+    Example((), (Completion("Once upon 6 kg.\n"), Completion(" in 東京", 0.5)), "f:8"),
+    Example((), (Completion("a</s>"),), "f:9"),
+    Example((), (Completion("a</s>b"),), "f:10"),
+    Example((), (Completion("<s>a b c"),), "f:11"),
+    Example((), (Completion("a", 0.0),), "f:12"),
+    Example((), (Completion(""),), "f:13"),
 )
 
 

@@ -69,6 +69,28 @@ def test_the_prompt_is_what_the_models_own_template_gives(kind: str, template: s
         assert ids.count(tokenizer.bos_token_id) <= 1
 
 
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("template", ["plain", "chatml", "inst"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_text_is_tokenised_as_for_pretraining(kind: str, template: str, bos: bool) -> None:
+    """As TRL does without a prompt: the tokenizer's own ids of the text and eos, all of them labels."""
+    tokenizer = tokenizer_of(kind, "chatml" if template == "plain" else template, bos=bos)
+    prompting = Prompting(chat_template="plain" if template == "plain" else "model", system="Be brief.")
+    renderer = Renderer(tokenizer, prompting)
+    for text in ("How many grams are in 6 kg?", " 東京\n\n", "a 6000</s>"):
+        (found,) = renderer.sequences(Example((), (Completion(text, 0.5),)))
+        assert found.ids == tuple(tokenizer(text.removesuffix("</s>") + "</s>")["input_ids"])
+        assert found.weights == (0.0, *[0.5] * (len(found.ids) - 1))
+
+
+def test_a_plain_text_that_cannot_be_trained_is_refused() -> None:
+    renderer = Renderer(byte_level(), Prompting(chat_template="plain"))
+    for text, said in (("a</s>b", "f:1: the completion holds the stop token '</s>'"), ("a", "f:1: nothing to train")):
+        with pytest.raises(DataError) as caught:
+            renderer.sequences(Example((), (Completion(text),), "f:1"))
+        assert str(caught.value).startswith(said)
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_completion_ends_in_the_templates_turn_end_once(kind: str, template: str) -> None:

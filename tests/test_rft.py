@@ -187,9 +187,20 @@ def test_rows_are_selected_anew_from_the_same_samples(learned: Path, tmp_path: P
 def test_settings_of_training_are_corrected_after_sampling(learned: Path, tmp_path: Path) -> None:
     """A loss that is not finite before the first checkpoint: a lower rate and other layers need no new sample."""
     plain = {"sample_prompt": {"chat_template": "plain"}}
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for split in ("validation", "test"):
+        pairs_file(parts / f"{split}.json", 2, start=50)
+    first = config(learned, tmp_path, train={"lr": 9.0}, data={"valid": str(parts)}, **plain)
     with pytest.raises(KeyboardInterrupt):
-        rft.run(config(learned, tmp_path, train={"lr": 9.0}, **plain), progress=Watcher(stop_at=ROWS * SAMPLES))
-    better = {"train": {"lr": 0.01}, "lora": {"targets": ["q_proj"]}, "prompt": {"chat_template": "chatml"}, **plain}
+        rft.run(first, progress=Watcher(stop_at=ROWS * SAMPLES))
+    better: dict[str, Any] = {
+        "train": {"lr": 0.01},
+        "lora": {"targets": ["q_proj"]},
+        "prompt": {"chat_template": "chatml"},
+        "data": {"valid": str(parts), "valid_split": "test", "bad_rows": 0.1, "turns": "last"},
+        **plain,
+    }
     watcher = Watcher()
     run = rft.run(config(learned, tmp_path, **better), resume=True, progress=watcher)
     assert [stage[0] for stage in watcher.stages] == ["training"]

@@ -140,6 +140,34 @@ def test_what_was_left_out_is_said(model_folder: Path, tmp_path: Path) -> None:
         dry_run(make_config(model_folder, path, tmp_path / "run"))
 
 
+def test_rows_that_give_nothing_to_imitate_are_said_too(model_folder: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [messages(f"{n}", "b") for n in range(17)]
+    rows += [messages("waits"), {"prompt": "q", "completion": "a", "label": False}, messages("a", "b", "waits")]
+    path = rows_file(tmp_path / "t.jsonl", rows)
+    config = make_config(model_folder, path, tmp_path / "run", data={"bad_rows": 0.1})
+    (note,) = [note for note in dry_run(config).notes if "imitate" in note]
+    assert note == (
+        "20 rows: 19 messages, 1 prompt_completion; 1 completions left out for their reward or label; 1 last user "
+        f"turns left out, which nothing answers; 1 of them hold nothing to imitate (first: {path}:18)"
+    )
+    rows_file(path, [row for row in rows if row != messages("waits")])
+    notes = dry_run(make_config(model_folder, path, tmp_path / "run")).notes
+    assert any("1 completions left out for their reward or label; 1 last user turns" in note for note in notes)
+
+
+def test_plain_texts_are_trained_as_wholes(model_folder: Path, tmp_path: Path) -> None:
+    texts = [f"Story {n} of many, with an end." for n in range(8)]
+    path = rows_file(tmp_path / "t.jsonl", [{"text": text} for text in texts])
+    valid = rows_file(tmp_path / "v.jsonl", [{"text": "story 3 of many,  with an end."}, {"text": "Another one."}])
+    config = make_config(
+        model_folder, path, tmp_path / "run", data={"valid": str(valid)}, train={"max_steps": 2, "batch_size": 8}
+    )
+    record = sft.run(config, progress=Watcher()).record
+    assert record["data"]["rows"] == 8 and record["data"]["leaked"] == 1
+    assert record["data"]["tokens_per_epoch"] == sum(len(text) + 1 for text in texts)  # a byte a token, and eos
+    assert record["data"]["trained_tokens_per_epoch"] == sum(map(len, texts))
+
+
 def test_the_order_of_an_epoch_is_that_of_a_shuffled_list() -> None:
     """The order does not depend on how groups are held."""
     from ramify.base.rng import generator

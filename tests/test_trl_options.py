@@ -296,6 +296,8 @@ def test_every_refused_option_has_a_reason_and_a_way_out(trainer: str, option: O
         ("dpo --label_smoothing 0.1", "--label_smoothing 0.1: of the losses known here TRL smooths robust only"),
         ("dpo --use_peft --lora_dropout 0.1", "--lora_dropout 0.1: TRL's dpo turns dropout off"),
         ("dpo --max_prompt_length 512", "--max_prompt_length 512: nothing is ever cut"),
+        ("sft --save_total_limit none", "--save_total_limit none: the number of checkpoints to keep is needed"),
+        ("sft --output_dir one --out two", "--output_dir one and --out: one of them names the run folder"),
         ("grpo --seed 1", "trl grpo is not known here"),
         ("--learning_rate 1", "no such option: --learning_rate"),
         ("recipe.yaml --qick", "no such option: --qick"),
@@ -557,3 +559,29 @@ def table_rows(effect: Effect) -> list[str]:
         rows.setdefault(cells, []).append(name)
     shared = effect is Effect.REFUSED
     return [f"| {', '.join(names)} | {cells} |" if shared else f"| {cells} |" for cells, names in rows.items()]
+
+
+def test_null_in_a_file_is_no_text(tmp_path: Path) -> None:
+    names = ("resume_from_checkpoint", "chat_template_path", "model_revision", "lr_scheduler_kwargs", "report_to")
+    (tmp_path / "sft.yaml").write_text("dataset_name: rows.jsonl\n" + "".join(f"{name}: null\n" for name in names))
+    run = as_typed(["sft", "--config", str(tmp_path / "sft.yaml")])
+    assert set(run.command.given) == {"dataset_name"}
+
+
+def test_a_split_is_kept_where_validation_rows_are_named() -> None:
+    words = [
+        "sft",
+        "--dataset_name",
+        "a.jsonl",
+        "--eval_strategy",
+        "epoch",
+        "--dataset_test_split",
+        "dev",
+        "data.valid=folder",
+    ]
+    assert as_typed(words).config.data.valid_split == "dev"
+
+
+def test_a_strategy_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = ramify(monkeypatch, capsys, *["train", "sft", "--eval_steps", "100", "--eval_strategy", "no"])
+    assert "hint: --eval_strategy no turns it off" in err

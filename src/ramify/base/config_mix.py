@@ -68,6 +68,34 @@ class MixSource(Section):
     """Prompt erasure of this source; null: none. Not given: that of the mix."""
 
 
+class Evaluation(Section):
+    """Rows of an evaluation, whose questions are left out of a mix. A text alone is its `from`."""
+
+    path: Text = Field(alias="from")
+    """A file, a folder, or a hub id."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    split: str | None = None
+    """Split of a data set that has several; None: test."""
+    revision: str | None = None
+    """Revision of a hub data set."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the columns mean where their names do not say it."""
+    shape: str | None = None
+    """Read all rows as this shape instead of recognising it by its columns."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"from": given} if isinstance(given, str) else given
+
+    @property
+    def name(self) -> str:
+        """What the report calls it: `from`, and what is named besides."""
+        named = [each for each in (self.config, self.split, self.revision) if each is not None]
+        return f"{self.path} ({', '.join(named)})" if named else self.path
+
+
 class MixConfig(Section):
     """One mix."""
 
@@ -86,8 +114,9 @@ class MixConfig(Section):
     another either (needs rensa: pip install 'ramify[dedup]')."""
     similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Estimated Jaccard similarity of word triples from which two rows are near-duplicates."""
-    decontaminate: tuple[Text, ...] = ()
-    """Files or hub ids of evaluation rows; rows whose prompt overlaps with one of theirs are left out."""
+    decontaminate: tuple[Evaluation, ...] = ()
+    """Evaluations: files, folders, hub ids, or {from, config, split, revision, columns, shape}; rows whose prompt
+    overlaps with one of theirs are left out."""
     overlap: Positive = 13
     """Words in a row that two prompts have in common when they overlap; shorter prompts must be equal."""
     validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
@@ -143,6 +172,11 @@ class MixConfig(Section):
     def counts_tokens(self) -> bool:
         """Whether weights and size count trained tokens; else rows."""
         return self.tokens is not None
+
+    @property
+    def unit(self) -> str:
+        """What weights and size count."""
+        return "trained tokens" if self.counts_tokens else "rows"
 
     def erasures(self) -> list[tuple[str, Erase]]:
         """Each erasure with the name under which it was set."""

@@ -136,7 +136,8 @@ class Lineage:
 class Example:
     """The one training record that every file format decodes to: a prompt and its completions.
 
-    A conversation with several trained assistant turns becomes one example a turn; the prefix tree makes that free.
+    A conversation with several trained assistant turns becomes one example a turn; the prefix tree makes that free. A
+    prompt without turns is that of a plain text: no chat template is put around it.
     """
 
     prompt: Conversation

@@ -67,7 +67,11 @@ def _shape_lines(rows: RowStream) -> Lines:
     lines: Lines = [(f"rows of the shape {shape}", count) for shape, count in rows.shapes.items()]
     for said, reason in rows.bad.reasons.items():
         lines.append((f"rows left out: {said} (first: {reason.first.source})", reason.count))
-    return [*lines, ("completions left out for their reward or label", rows.unwanted)] if rows.unwanted else lines
+    if rows.unwanted:
+        lines.append(("completions left out for their reward or label", rows.unwanted))
+    if rows.unanswered:
+        lines.append(("last user turns left out, which nothing answers", rows.unanswered))
+    return lines + [(f"rows with a column that is not read: {name}", count) for name, count in rows.ignored.items()]
 
 
 def _pair_lines(config: RunConfig, splits: tuple[Split, ...]) -> Lines:

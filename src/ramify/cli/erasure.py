@@ -30,6 +30,7 @@ def erasure(
     """
     from ramify.base.config import RunConfig
     from ramify.base.errors import ConfigError
+    from ramify.base.runs import is_run
     from ramify.cli.settings import given
     from ramify.console import SampleBar
     from ramify.evaluate.erasure import four_ways, measure
@@ -37,6 +38,8 @@ def erasure(
 
     if system is None and fewshot is None:
         raise ConfigError("which prompt was erased?", hint="--system TEXT|FILE, --fewshot NAME|FILE, or both")
+    if out is None and not is_run(run):
+        raise ConfigError(f"{run} is no run folder, so where is the result to go?", hint="--out DIR")
     options = {"task.name": task, "evaluate.problems": problems, "evaluate.limit": n}
     config = evaluation_config(run, overrides or [], given(options))
     config = config.model_copy(update={"out": out or Path(run) / "erasure"})

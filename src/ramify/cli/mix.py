@@ -97,12 +97,14 @@ def _show(row: dict[str, Any]) -> None:
 def _tell(report: Report) -> None:
     """The report on standard output, what is noteworthy on standard error."""
     from ramify.console import console, output, table
-    from ramify.data.mix.report import FIGURES, SHARE_COLUMNS
+    from ramify.data.mix.report import DROPPED_COLUMNS, EVALUATION_COLUMNS, FIGURES, SHARE_COLUMNS
 
     terminal, lines = output(), console()
     terminal.print(table("", SHARE_COLUMNS, report.shares()))
     terminal.print(table("", ("split", *FIGURES), report.sides()))
-    terminal.print(table("", ("source", "rows read", "left out"), report.dropped()))
+    terminal.print(table("", DROPPED_COLUMNS, report.dropped()))
+    if report.evaluations:
+        terminal.print(table("", EVALUATION_COLUMNS, report.decontamination()))
     if report.erasure():
         terminal.print(table("", ("source", "prompt erasure, of the rows read"), report.erasure()))
     for line in [*report.why(), *report.notes]:

@@ -94,7 +94,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     trainer, *rest = arguments
     overrides = tuple(each for each in rest if _SETTING.match(each))
     typed = list(_typed([each for each in rest if not _SETTING.match(each)]))
-    of_files = [pair for name, texts in typed if name == "config" for pair in _of_file(texts)]
+    of_files = [pair for name, texts in typed if name == "config" for pair in _of_file(trainer, texts)]
     found = [_given(trainer, name, texts) for name, texts in (*of_files, *typed) if name != "config"]
     command = Command(trainer, {each.option.name: each for each in found}, overrides)
     for each in command.given.values():
@@ -116,7 +116,7 @@ def _typed(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, [*([value] if equals else []), *arguments[start + 1 : end]]
 
 
-def _of_file(texts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _of_file(trainer: str, texts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The options of a YAML file, as if they had been typed.
 
     Raises:
@@ -127,7 +127,14 @@ def _of_file(texts: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     for name, value in read_yaml(Path(texts[0])).items():
         if name == "env":
             raise ConfigError(f"{texts[0]}: env is not taken", hint="set variables before the command: NAME=VALUE …")
-        yield str(name), [_text(each) for each in value] if isinstance(value, list) else [_text(value)]
+        if value is not None or _may_be_none(trainer, str(name)):
+            yield str(name), [_text(each) for each in value] if isinstance(value, list) else [_text(value)]
+
+
+def _may_be_none(trainer: str, name: str) -> bool:
+    """Whether null means something for an option; for a text, or one that is refused, it means that it is not given."""
+    option = options_of(trainer).get(name.replace("-", "_"))
+    return option is None or (option.effect is not Effect.REFUSED and option.kind not in (Kind.TEXT, Kind.LIST))
 
 
 def _text(value: Any) -> str:
@@ -208,5 +215,8 @@ def _check(command: Command, given: Given) -> None:
     if option.allowed is not None and not all(each in option.allowed for each in values):
         raise ConfigError(f"{given.typed}: {option.says}", hint=option.instead)
     needed = option.needs
-    if needed is not None and given.is_on and not (needed in command.given and command.given[needed].is_on):
-        raise ConfigError(f"{given.typed}: does nothing without --{needed}", hint=f"add --{needed}, or leave it out")
+    if needed is None or not given.is_on or (needed in command.given and command.given[needed].is_on):
+        return
+    off = command.typed(needed)
+    hint = f"{off} turns it off" if off else f"add --{needed}, or leave it out"
+    raise ConfigError(f"{given.typed}: does nothing without --{needed}", hint=hint)

@@ -229,7 +229,8 @@ def _evaluation(command: Command) -> Iterator[Entry]:
         if typed:
             yield Entry(typed, "data.valid_split", None)
         return
-    if not any(each.startswith("data.valid=") for each in command.overrides):
+    has_own = any(each.startswith("data.valid=") for each in command.overrides)
+    if not has_own or "dataset_test_split" in command.given:
         split = command.value("dataset_test_split", TEST_SPLIT)
         yield Entry(command.typed("dataset_test_split") or _DEFAULT, "data.valid_split", split)
     if strategy == "epoch" and "eval_steps" in command.given:
@@ -247,6 +248,8 @@ def _saving(command: Command) -> Iterator[Entry]:
     Raises:
         ConfigError: the strategy is not known, a number of steps does nothing, or metrics are to go elsewhere.
     """
+    if "save_total_limit" in command.given and command.value("save_total_limit") is None:
+        raise ConfigError(f"{command.typed('save_total_limit')}: the number of checkpoints to keep is needed")
     typed = command.typed("save_strategy", "save_steps")
     strategy = _strategy(command, "save_strategy", "steps")
     if strategy != "steps" and "save_steps" in command.given:

@@ -80,6 +80,8 @@ def as_typed(arguments: Sequence[str], options: Mapping[str, Any] | None = None,
 
 
 def _config(command: Command, plan: Plan, options: Mapping[str, Any] | None) -> RunConfig:
+    if "output_dir" in command.given and (options or {}).get("out") is not None:
+        raise ConfigError(f"{command.typed('output_dir')} and --out: one of them names the run folder")
     config = config_from([*plan.settings, *command.overrides], options)
     if config.data.train is None:
         raise ConfigError("--dataset_name is not given", hint="--dataset_name FILE, a folder, or a hub id")
@@ -103,16 +105,14 @@ def _launcher(run: TrlRun) -> Entry | None:
 def _targets(run: TrlRun) -> Entry | None:
     """The layers that PEFT adapts when none are named, as far as it knows the architecture; else ours."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
-    from transformers import AutoConfig
 
-    from ramify.model.load import load_without_weights, resolve
+    from ramify.model.load import model_type, resolve
 
     named = "lora_target_modules" in run.command.given or _is_set(run.command, "lora", "lora.targets")
     config = run.config
     if config.lora is None or named or resolve(config.model, config.adapter).adapter is not None:
         return None
-    load_without_weights(config.model, revision=config.revision)  # says in one line what cannot be read
-    kind = AutoConfig.from_pretrained(resolve(config.model).location, revision=config.revision).model_type
+    kind = model_type(config.model, config.revision)
     found = DEFAULTS.get(kind)
     if isinstance(found, list):
         return Entry("PEFT's default", "lora.targets", found, f"for {kind}; all-linear adapts every linear layer")

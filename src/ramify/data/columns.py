@@ -7,14 +7,26 @@ the field itself and not the column is read as it is, so that files of both kind
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ramify.base.errors import ConfigError, DataError, unknown
 from ramify.data.decoded import Decoded
 from ramify.data.fields import Place
-from ramify.data.shapes import FIELDS, SHAPES, check_fits, decode, first_fitting, shape_of
+from ramify.data.shapes import FIELDS, SHAPES, check_fits, decode, first_fitting, shape_of, unread
 
 _ABSENT = object()
+
+
+class Recognised(NamedTuple):
+    """A row that was understood.
+
+    Attributes:
+        unread: columns that hold something and mean nothing in the row's shape.
+    """
+
+    shape: str
+    decoded: Decoded
+    unread: list[str]
 
 
 class Recognition:
@@ -32,6 +44,7 @@ class Recognition:
         if shape is not None and shape not in SHAPES:
             raise ConfigError(unknown("shape", shape, SHAPES))
         self._columns = dict(columns or {})
+        self._opened = {column.partition(".")[0] for column in self._columns.values()}
         self._shape = shape
         allowed = FIELDS if shape is None else SHAPES[shape].fields
         for name in self._columns:
@@ -42,8 +55,8 @@ class Recognition:
         if not self._candidates:
             raise ConfigError(f"columns: no shape has the fields {', '.join(self._columns)} together")
 
-    def read(self, value: Any, place: Place) -> tuple[str, Decoded]:
-        """Shape and content of a row.
+    def read(self, value: Any, place: Place) -> Recognised:
+        """Shape and content of a row, and what of it is not read.
 
         Raises:
             DataError: it does not fit; names file, line, field, value and what is allowed.
@@ -53,7 +66,10 @@ class Recognition:
         else:
             value = self._renamed(value, place) if self._columns else value
             shape = self._shape_of(value, place)
-        return shape, decode(value, shape, place)
+        rest = unread(value, shape)
+        if self._columns:
+            rest = [name for name in rest if name not in self._opened]
+        return Recognised(shape, decode(value, shape, place), rest)
 
     def _shape_of(self, value: Any, place: Place) -> str:
         if self._shape is not None:

@@ -7,13 +7,15 @@ whose label is false (unpaired preferences).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 from ramify.base.types import Completion, Conversation, Example, Lineage, Message
 from ramify.data.decoded import Decoded, make_example, make_problem, meta_field
-from ramify.data.fields import Place, optional_text, text_field, weight_field
+from ramify.data.fields import Place, number_field, optional_text, text_field, weight_field
 from ramify.data.turns import read_prompt, read_turns, system_column
+
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""What a label may be, as a text in small letters."""
 
 
 def prompt_completion(row: Mapping[str, Any], place: Place) -> Decoded:
@@ -28,7 +30,7 @@ def prompt_completion(row: Mapping[str, Any], place: Place) -> Decoded:
         completion = turns[0].content
     text = text_field(completion, "completion", place)
     reward = row.get("reward")
-    wanted = row.get("label") is not False and (reward is None or _reward(reward, "reward", place) > 0)
+    wanted = _is_labelled_good(row.get("label"), place) and (reward is None or _reward(reward, "reward", place) > 0)
     return Decoded(examples=(make_example(prompt, text, place),)) if wanted else Decoded(unwanted=1)
 
 
@@ -63,9 +65,10 @@ def prompt_completions(row: Mapping[str, Any], place: Place) -> Decoded:
 
 
 def prompt_only(row: Any, place: Place) -> Decoded:
-    """A prompt alone, as a text or under `prompt`."""
+    """A prompt alone, as a text or under `prompt`, with a `system` column before it."""
     prompt = read_prompt(row if isinstance(row, str) else row["prompt"], place)
-    return Decoded(make_problem(prompt, None, place))
+    before = () if isinstance(row, str) else system_column(row, prompt, place)
+    return Decoded(make_problem(before + prompt, None, place))
 
 
 def alpaca(row: Mapping[str, Any], place: Place) -> Decoded:
@@ -76,7 +79,7 @@ def alpaca(row: Mapping[str, Any], place: Place) -> Decoded:
     asked = _with_input(row, row, place)
     output = "output" if "output" in row else "response"
     text = text_field(row[output], output, place)
-    turns = (*_history(row.get("history") or [], place), Message("user", asked))
+    turns = (*_history(row, place), Message("user", asked))
     prompt = system_column(row, turns, place) + turns
     return Decoded(examples=(make_example(prompt, text, place),))
 
@@ -92,11 +95,12 @@ def instances(row: Mapping[str, Any], place: Place) -> Decoded:
 
 
 def query_response(row: Mapping[str, Any], place: Place) -> Decoded:
-    """MetaMath: `query` and `response`; Orca: `question` and `response`, optionally `system_prompt`."""
+    """MetaMath: `query` and `response`; Orca: `question` and `response`; both with `system` (Orca: `system_prompt`) and
+    `history` [[query, response], …] where they have them."""
     asked = "query" if "query" in row else "question"
-    system = optional_text(row, "system_prompt", place)
-    before = () if system is None else (Message("system", system),)
-    prompt = (*before, Message("user", text_field(row[asked], asked, place)))
+    turns = (*_history(row, place), Message("user", text_field(row[asked], asked, place)))
+    prompt = system_column(row, turns, place) + turns
+    prompt = system_column(row, prompt, place, "system_prompt") + prompt
     return Decoded(examples=(make_example(prompt, text_field(row["response"], "response", place), place),))
 
 
@@ -107,7 +111,9 @@ def _with_input(row: Mapping[str, Any], holder: Mapping[str, Any], place: Place)
     return instruction if about is None else f"{instruction}\n\n{about}"
 
 
-def _history(given: Any, place: Place) -> Conversation:
+def _history(row: Mapping[str, Any], place: Place) -> Conversation:
+    """Earlier turns, from a column of [question, answer]; none where it is absent or empty."""
+    given = row.get("history") or []
     if not isinstance(given, list) or not all(isinstance(each, list) and len(each) == 2 for each in given):
         raise place.error("history", given, "a list of [question, answer]")
     turns = []
@@ -127,14 +133,19 @@ def _rewarded(completions: tuple[Completion, ...], rewards: Any, place: Place) -
 
 
 def _reward(value: Any, field: str, place: Place) -> float:
-    """A finite number; true is 1 and false is 0."""
-    try:
-        reward = float(value) if isinstance(value, int | float) else None
-    except OverflowError:
-        reward = None
-    if reward is None or not isfinite(reward):
-        raise place.error(field, value, "a finite number")
-    return reward
+    """A finite number, or a text that is one; true is 1 and false is 0."""
+    return float(value) if isinstance(value, bool) else number_field(value, field, place)
+
+
+def _is_labelled_good(value: Any, place: Place) -> bool:
+    """Whether a completion is wanted: true or false, 1 or 0, or such a text, which is all that a table has."""
+    if value is None:
+        return True
+    found = _LABELS.get(str(value).strip().lower()) if isinstance(value, bool | int | float | str) else None
+    if found is None:
+        hint = "label says whether the completion is wanted; give a column that says something else another name"
+        raise place.error("label", value, "true or false", hint)
+    return found
 
 
 def _completion(value: Any, field: str, place: Place) -> Completion:

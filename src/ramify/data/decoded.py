@@ -15,6 +15,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         examples: what it gives to imitate: one example a trained assistant turn, in order.
+        unanswered: user turns behind the last trained one, of which nothing is trained.
         unwanted: completions that are not to be imitated, because their reward is not above 0 or their label is false.
     """
 
@@ -22,6 +23,7 @@ class Decoded(NamedTuple):
     examples: tuple[Example, ...] = ()
     pair: Pair | None = None
     unwanted: int = 0
+    unanswered: int = 0
 
     @property
     def is_empty(self) -> bool:

@@ -1,7 +1,8 @@
 """Folders of rows: what `datasets` saved to disk, or any files, read in the order of their names.
 
 A folder of files may have splits: a file or a folder inside whose name has `train`, `validation` (also `valid`, `val`,
-`dev`) or `test` as a word of its own belongs to that split. Files of other kinds, and hidden ones, are passed over.
+`dev`) or `test` as a word of its own belongs to that split. Files of other kinds, and hidden ones, are passed over; a
+link that leads out of the folder is refused.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ramify.base.errors import DataError, unknown
 from ramify.data.files import kind_of
@@ -26,14 +27,26 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_DICT, _STATE = "dataset_dict.json", "state.json"
-_DESCRIPTIONS = (_DICT, _STATE, "dataset_info.json", "dataset_infos.json")
+_DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+_DESCRIPTIONS = (_DICT, _STATE, _INFO, "dataset_infos.json")
 """JSON files about the data, without rows in them."""
 _SHARD = re.compile(r"data-\d{5}-of-\d{5}\.arrow")
 _WORD = re.compile(r"[^a-zA-Z]+")
 
 
-def folder_files(folder: Path, split: str | None, default: str = "train") -> list[Path]:
+class Files(NamedTuple):
+    """Files of rows.
+
+    Attributes:
+        paths: in the order in which they are read.
+        rows: how many rows they have together, where that is written beside them.
+    """
+
+    paths: list[Path]
+    rows: int | None = None
+
+
+def folder_files(folder: Path, split: str | None, default: str = "train") -> Files:
     """The files of a folder whose rows are meant, in the order in which they are read.
 
     Args:
@@ -47,22 +60,23 @@ def folder_files(folder: Path, split: str | None, default: str = "train") -> lis
         return _of_dict(folder, split, default)
     if (folder / _STATE).is_file():
         _refuse_split(folder, split, "was saved without splits")
-        return _saved(folder)
-    return _of_files(folder, split, default)
+        return _saved(folder, folder)
+    return Files(_of_files(folder, split, default))
 
 
-def _of_dict(folder: Path, split: str | None, default: str) -> list[Path]:
+def _of_dict(folder: Path, split: str | None, default: str) -> Files:
     splits = _json(folder / _DICT).get("splits")
     if not _are_names(splits):
         raise DataError("names no splits", path=folder / _DICT)
     wanted = splits[0] if split is None and len(splits) == 1 else _known(folder, split or default, splits)
+    _refuse_leading_out([folder / wanted], folder)
     if not (folder / wanted / _STATE).is_file():
         raise DataError(
             f"the split {wanted} is not there: {wanted}/{_STATE} is missing",
             path=folder,
             hint="the data set was not written whole; save it again",
         )
-    return _saved(folder / wanted)
+    return _saved(folder / wanted, folder)
 
 
 def _known(folder: Path, split: str, splits: Collection[str]) -> str:
@@ -71,8 +85,9 @@ def _known(folder: Path, split: str, splits: Collection[str]) -> str:
     return split
 
 
-def _saved(folder: Path) -> list[Path]:
-    """The Arrow files that a state names, which are not all that may lie beside it."""
+def _saved(folder: Path, home: Path) -> Files:
+    """The Arrow files that a state names, which are not all that may lie beside it; no link leads out of `home`."""
+    _refuse_leading_out([folder / _STATE], home)
     state = _json(folder / _STATE)
     files = state.get("_data_files")
     names = [each.get("filename") for each in files if isinstance(each, dict)] if isinstance(files, list) else []
@@ -82,7 +97,29 @@ def _saved(folder: Path) -> list[Path]:
     missing = next((path for path in found if not path.is_file()), None)
     if missing is not None:
         raise DataError(f"{missing.name} is missing", path=folder, hint="the data set is not whole; save it again")
-    return found
+    _refuse_leading_out(found, home)
+    return Files(found, _rows_of(folder, state.get("_split")))
+
+
+def _rows_of(folder: Path, split: Any) -> int | None:
+    """How many rows a split was written with.
+
+    `datasets` carries the counts of a data set along when rows are selected from it, always with a size in bytes: such
+    a count says nothing about what was saved. A mix writes the count alone.
+    """
+    splits = _json(folder / _INFO).get("splits") if (folder / _INFO).is_file() else None
+    written = splits.get(split) if isinstance(splits, dict) and isinstance(split, str) else None
+    rows = written.get("num_examples") if isinstance(written, dict) and "num_bytes" not in written else None
+    return rows if type(rows) is int else None
+
+
+def _refuse_leading_out(paths: Iterable[Path], home: Path) -> None:
+    """Refuse what lies elsewhere than in a folder, by a link."""
+    inside = os.path.realpath(home)
+    for path in paths:
+        found = Path(os.path.realpath(path))
+        if not found.is_relative_to(inside):
+            raise DataError(f"the link leads out of the folder, to {found}", path=path)
 
 
 def _are_names(found: Any) -> TypeGuard[list[str]]:
@@ -119,16 +156,14 @@ def _rows_inside(folder: Path) -> list[Path]:
     Raises:
         DataError: one is a link that leads out of the folder, or nowhere.
     """
-    home = folder.resolve()
     found: list[Path] = []
     try:
         for where, inner, names in os.walk(folder, onerror=_raise):
             inner[:] = sorted(name for name in inner if not name.startswith("."))
             paths = [Path(where) / name for name in names if not name.startswith(".")]
             paths = [path for path in paths if kind_of(path) is not None and path.name not in _DESCRIPTIONS]
-            for path in [*paths, *(Path(where) / name for name in inner)]:
-                if path.is_symlink() and not path.resolve().is_relative_to(home):
-                    raise DataError(f"the link leads out of the folder, to {path.resolve()}", path=path)
+            links = [path for path in [*paths, *(Path(where) / name for name in inner)] if path.is_symlink()]
+            _refuse_leading_out(links, folder)
             found += paths
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=folder) from None

@@ -18,6 +18,7 @@ def hub_rows(source: Source) -> Numbered:
     Raises:
         DataError: the data set, its configuration, split or revision is not there, cannot be reached, or is broken.
     """
+    source.check_hub_id()
     datasets = library("datasets", "reading data sets of the hub")
     try:
         found = _load(datasets, source)

@@ -36,24 +36,19 @@ _ROLES = {
 _BEGIN = re.compile(r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*)*")
 _END = ("</s>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<s>")
 _SYSTEM = re.compile(r"\s*<<SYS>>(?P<system>.*?)<</SYS>>", re.DOTALL)
-_SHOWN = "<|user|>, <|im_start|>user, [INST], ### Instruction:, or User:"
 
 
-def is_marked(text: str) -> bool:
-    """Whether a text is a conversation with role markers."""
-    return _style_of(text) is not None
-
-
-def marked_turns(text: str, field: str, place: Place) -> list[dict[str, str]]:
+def marked_turns(text: str, field: str, place: Place) -> list[dict[str, str]] | None:
     """The turns of a text as {role, content}, to be read like any others: their order is not checked here.
 
+    None where there is no marker: the text is no conversation.
+
     Raises:
-        DataError: there is no marker, a marker names no known role, or text stands before the first one.
+        DataError: a marker names no known role, or text stands before the first one.
     """
     style = _style_of(text)
     if style is None:
-        hint = "plain text has no prompt and no answer to train; data.columns says which columns hold them"
-        raise place.error(field, text, f"turns with role markers ({_SHOWN})", hint)
+        return None
     found = list(_STYLES[style].finditer(text))
     ends = [each.start() for each in found[1:]] + [len(text)]
     turns = _preamble(text[: found[0].start()], style, field, place)

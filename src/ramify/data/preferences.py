@@ -8,7 +8,7 @@ from typing import Any
 from ramify.base.types import Conversation, Message, Pair
 from ramify.data.decoded import Decoded
 from ramify.data.fields import Place, number_field
-from ramify.data.marked import is_marked, marked_turns
+from ramify.data.marked import marked_turns
 from ramify.data.turns import ending_in_user, read_prompt, read_turns, system_column
 
 _OF_PAIR = ("prompt", "conversations", "chosen", "rejected", "margin", "source", "system")
@@ -47,6 +47,7 @@ def preferred_output(row: Mapping[str, Any], place: Place) -> Decoded:
         if len(side) > 1:
             raise place.error(name, [turn.role for turn in side], "one assistant message")
     rest = {name: value for name, value in row.items() if name not in ("input", *_OPENAI_SIDES)}
+    prompt = system_column(row, prompt, place) + prompt
     return Decoded(pair=_pair(prompt, chosen, rejected, rest, place))
 
 
@@ -66,9 +67,10 @@ def _pair(
 
 def _marked(row: Mapping[str, Any], name: str, place: Place) -> Conversation:
     """A whole conversation that is written out as one text."""
-    if not isinstance(row[name], str) or not is_marked(row[name]):
+    turns = marked_turns(row[name], name, place) if isinstance(row[name], str) else None
+    if turns is None:
         raise place.error("prompt", [*row], "a prompt (or chosen and rejected as messages that begin with it)")
-    return _side(marked_turns(row[name], name, place), name, place)
+    return _side(turns, name, place)
 
 
 def _side(value: Any, field: str, place: Place) -> Conversation:

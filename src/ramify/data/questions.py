@@ -9,7 +9,7 @@ from typing import Any
 from ramify.base.types import Message, Problem
 from ramify.data.decoded import Decoded, make_example, make_problem, meta_field
 from ramify.data.fields import Place, number_field, optional_text, parse_gold, text_field
-from ramify.data.turns import read_prompt
+from ramify.data.turns import read_prompt, system_column
 
 GOLD_MARK = "####"
 _TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}; prompts stand one a line'
@@ -26,8 +26,13 @@ def list_row(row: list[Any], place: Place) -> Decoded:
 
 
 def question_answer(row: Mapping[str, Any], place: Place) -> Decoded:
-    """`question` and `answer`; in GSM8K's form the answer is worked out and ends in `#### number`."""
-    prompt = (Message("user", text_field(row["question"], "question", place)),)
+    """`question` and `answer`; in GSM8K's form the answer is worked out and ends in `#### number`.
+
+    A `context` stands before the question, as in SQuAD, and a `system` column before both.
+    """
+    question, context = text_field(row["question"], "question", place), optional_text(row, "context", place)
+    asked = (Message("user", question if context is None else f"{context}\n\n{question}"),)
+    prompt = system_column(row, asked, place) + asked
     answer = row["answer"]
     reasoning = optional_text(row, "reasoning", place)
     if isinstance(answer, str) and GOLD_MARK in answer:
@@ -82,16 +87,17 @@ def squad(row: Mapping[str, Any], place: Place) -> Decoded:
 
 
 def own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
-    """Ramify's own problem: `id`, `prompt`, and optionally `answer`, `solution`, `options`, …"""
+    """Ramify's own problem: `id`, `prompt`, and optionally `system`, `answer`, `solution`, `options`, …"""
     name, answer = row["id"], row.get("answer")
     if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
         raise place.error("id", name, "a text")
     if answer is not None:
         answer = answer if isinstance(answer, str) else number_field(answer, "answer", place)
     solution = None if row.get("solution") is None else text_field(row["solution"], "solution", place)
+    prompt = read_prompt(row["prompt"], place)
     problem = Problem(
         id=str(name),
-        prompt=read_prompt(row["prompt"], place),
+        prompt=system_column(row, prompt, place) + prompt,
         answer=answer,
         solution=solution,
         source=str(row.get("source") or place.source),

@@ -3,7 +3,8 @@
     shape                row                                                          becomes
     pairs                [question, answer]                                           problem
     triples              [question, answer, reasoning]                                problem and example
-    question_answer      {question, answer, reasoning?}; GSM8K: answer "… #### n"     problem and example
+    question_answer      {question, answer, context? reasoning? system?}; GSM8K:      problem and example
+                         the answer is worked out and ends in "#### n"
     multiple_choice      {question, choices {text, label}, answerKey}; MMLU's answer  problem with options and example
     squad                {context, question, answers {text}}                          problem and example
     prompt_completion    {prompt, completion, reward? label?}                         example
@@ -12,9 +13,11 @@
     messages             {messages: [{role, content}, …], system?}                    an example for each trained turn
     conversations        {conversations: [{from, value}, …], system?}: ShareGPT       an example for each trained turn
     text                 {text}, a conversation with role markers in it               an example for each trained turn
+                         {text} without markers                                       example without a prompt
     alpaca               {instruction, output, input? system? history?}; Dolly        example
     instances            {instruction, instances: [{input, output}]}: Self-Instruct   example
-    query_response       {query, response}: MetaMath; {question, response}: Orca      example
+    query_response       {query, response, system? history?}: MetaMath;               example
+                         {question, response, system_prompt?}: Orca
     preference           {chosen, rejected, prompt or conversations}; the last two    pair
                          alone, as messages that begin alike
     preferred_output     {input {messages}, preferred_output, non_preferred_output}   pair
@@ -45,11 +48,13 @@ class Shape:
     Attributes:
         columns: what a row of this shape has; each entry is one way, the usual one first. Empty: it is no object.
         optional: further columns that are read.
+        keeps_rest: whether all other columns are kept too, as `meta`.
     """
 
     decode: Callable[[Any, Place], Decoded]
     columns: tuple[tuple[str, ...], ...] = ()
     optional: tuple[str, ...] = ()
+    keeps_rest: bool = False
 
     @property
     def fields(self) -> frozenset[str]:
@@ -64,10 +69,16 @@ class Shape:
 _MORE = ("source", "lineage", "meta")
 SHAPES = {
     "preference": Shape(
-        preferences.preference, (("chosen", "rejected"),), ("prompt", "conversations", "system", "margin", "source")
+        preferences.preference,
+        (("chosen", "rejected"),),
+        ("prompt", "conversations", "system", "margin", "source"),
+        keeps_rest=True,
     ),
     "preferred_output": Shape(
-        preferences.preferred_output, (("input", "preferred_output", "non_preferred_output"),), ("margin", "source")
+        preferences.preferred_output,
+        (("input", "preferred_output", "non_preferred_output"),),
+        ("system", "margin", "source"),
+        keeps_rest=True,
     ),
     "messages": Shape(dialogues.messages, (("messages",),), ("system",)),
     "conversations": Shape(dialogues.conversations, (("conversations",),), ("system",)),
@@ -82,9 +93,11 @@ SHAPES = {
         questions.multiple_choice,
         (("question", "choices", "answerKey"), ("question", "choices", "answer"), ("question", "answerKey")),
     ),
-    "question_answer": Shape(questions.question_answer, (("question", "answer"),), ("reasoning",)),
+    "question_answer": Shape(questions.question_answer, (("question", "answer"),), ("context", "reasoning", "system")),
     "query_response": Shape(
-        completions.query_response, (("query", "response"), ("question", "response")), ("system_prompt",)
+        completions.query_response,
+        (("query", "response"), ("question", "response")),
+        ("system", "system_prompt", "history"),
     ),
     "alpaca": Shape(
         completions.alpaca,
@@ -93,9 +106,11 @@ SHAPES = {
     ),
     "instances": Shape(completions.instances, (("instruction", "instances"),)),
     "problem": Shape(
-        questions.own_problem, (("prompt", "id"),), ("answer", "solution", "category", "options", "source", "meta")
+        questions.own_problem,
+        (("prompt", "id"),),
+        ("system", "answer", "solution", "category", "options", "source", "meta"),
     ),
-    "prompts": Shape(completions.prompt_only, (("prompt",),)),
+    "prompts": Shape(completions.prompt_only, (("prompt",),), ("system",)),
     "text": Shape(dialogues.text, (("text",),)),
     "pairs": Shape(questions.list_row),
     "triples": Shape(questions.list_row),
@@ -146,6 +161,20 @@ def decode(row: Any, shape: str, place: Place) -> Decoded:
             and what is allowed.
     """
     return SHAPES[shape].decode(row, place)
+
+
+def unread(row: Any, shape: str) -> list[str]:
+    """Columns of a row that mean nothing in its shape; those that hold nothing are passed over."""
+    known = SHAPES[shape]
+    if known.keeps_rest or not isinstance(row, dict):
+        return []
+    fields = _fields(shape)
+    return [name for name, value in row.items() if name not in fields and value not in (None, "", [], {})]
+
+
+@lru_cache
+def _fields(shape: str) -> frozenset[str]:
+    return SHAPES[shape].fields
 
 
 def check_fits(row: Any, shape: str, place: Place) -> None:

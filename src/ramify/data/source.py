@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from ramify.base.config import Data
-from ramify.base.errors import ConfigError
+from ramify.base.errors import ConfigError, DataError
 from ramify.base.runs import is_run
 from ramify.data.files import kind_of, packing
 
 HUB = "hub:"
 """What a hub id begins with where it could be taken for a path."""
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_HUB_NAME = re.compile(r"\w[\w.-]*")
+"""Of a data set that belongs to no one; it needs `hub:` before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,19 @@ class Source:
         # data/trian is a misspelled path where there is a folder data; so is whatever ends like a file of rows.
         is_path = os.path.isdir(os.path.dirname(self.name)) or kind_of(Path(self.name)) or packing(Path(self.name))
         return None if is_path else self.name
+
+    def check_hub_id(self) -> None:
+        """Refuse an id that `datasets` would not look for on the hub.
+
+        Raises:
+            DataError: it is none, or there is a path of that name, which would be read instead.
+        """
+        name = self.hub_id or ""
+        if not (_HUB_ID.fullmatch(name) or _HUB_NAME.fullmatch(name)):
+            raise DataError("is no id of a hub data set", path=self.name, hint=f"{HUB}org/name, or {HUB}name")
+        if _on_disk(name):
+            hint = f"{name} alone reads it; for the data set of the hub, start in another folder"
+            raise DataError(f"there is a path {name} here, which would be read instead", path=self.name, hint=hint)
 
     @property
     def path(self) -> Path:

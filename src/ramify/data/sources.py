@@ -29,6 +29,10 @@ from ramify.data.fields import Place
 from ramify.data.source import Source
 from ramify.data.values import iter_readable
 
+_COLUMNS = 100
+"""Ignored columns that are counted by name; what is beyond counts as `_OTHERS`."""
+_OTHERS = "others"
+
 
 class Row(NamedTuple):
     """One row of a source: where it stands, what shape it has, what it became."""
@@ -49,6 +53,8 @@ class RowStream:
         count: rows read, those left out included.
         bad: the rows that did not fit, by reason.
         unwanted: completions left out because of their reward or label.
+        unanswered: user turns at the end of conversations, left out because nothing answers them.
+        ignored: columns that mean nothing in the shape of their row, and how many rows have something in them.
 
     Raises:
         ConfigError: the source's columns or shape are unknown, or it has a setting that means nothing there.
@@ -68,11 +74,14 @@ class RowStream:
             try:
                 if isinstance(value, DataError):
                     raise value
-                shape, decoded = read(value, place)
+                shape, decoded, unread = read(value, place)
             except DataError as error:
                 bad.add(error, place, self.count)
                 continue
             shapes[shape] += 1
+            self.unanswered += decoded.unanswered
+            for name in unread:
+                self._ignore(name)
             if decoded.unwanted:
                 self.unwanted += decoded.unwanted
                 if decoded.is_empty:
@@ -90,12 +99,24 @@ class RowStream:
             said = f"{used:,} rows: {each}" if used else "no rows"
         if self.unwanted:
             said += f"; {self.unwanted:,} completions left out for their reward or label"
+        if self.unanswered:
+            said += f"; {self.unanswered:,} last user turns left out, which nothing answers"
         return f"{said}; {self.bad.summary()}" if self.bad.count else said
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether something of the rows read so far was left out."""
+        return bool(self.bad.count or self.unwanted or self.unanswered)
+
+    def _ignore(self, column: str) -> None:
+        name = " ".join(str(column).split())[:40]
+        self.ignored[name if name in self.ignored or len(self.ignored) < _COLUMNS else _OTHERS] += 1
 
     def _begin(self) -> None:
         self.shapes: Counter[str] = Counter()
         self.count = 0
-        self.unwanted = 0
+        self.unwanted = self.unanswered = 0
+        self.ignored: Counter[str] = Counter()
         self.bad = BadRows(self.source.bad_rows)
 
 
@@ -119,7 +140,8 @@ class Rows:
         problems: what can be asked.
         examples: what can be imitated.
         preferences: chosen and rejected completions.
-        notes: how many rows are unusual, by what: `repeated_question`, `left_out`, `unwanted_completions`.
+        notes: how many rows are unusual, by what: `repeated_question`, `left_out`, `unwanted_completions`,
+            `unanswered_turns`.
         unasked: sources of the rows that hold no problem.
     """
 
@@ -174,6 +196,7 @@ def read_rows(path: Source | Path | str, limit: int | None = None) -> Rows:
         "repeated_question": len(problems) - len(used),
         "left_out": stream.bad.count,
         "unwanted_completions": stream.unwanted,
+        "unanswered_turns": stream.unanswered,
     }
     return Rows(
         path=Path(source.name),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ramify.base.types import Conversation, Message
-from ramify.data.fields import Place, text_field
+from ramify.data.fields import Place, optional_text, text_field
 
 _SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 """What stands under `role` or `from`, and the role it is."""
@@ -37,25 +37,27 @@ def ending_in_user(turns: Conversation, field: str, place: Place) -> Conversatio
     return turns
 
 
-def system_column(row: Mapping[str, Any], turns: Conversation, place: Place) -> Conversation:
+def system_column(row: Mapping[str, Any], turns: Conversation, place: Place, column: str = "system") -> Conversation:
     """The system turn that stands in a column of its own, before the turns given; none where there is none.
 
     Raises:
         DataError: it is no text, or the turns begin with another one.
     """
-    value = row.get("system")
-    if value is None or value == "":
+    value = optional_text(row, column, place)
+    if value is None:
         return ()
-    system = Message("system", text_field(value, "system", place))
+    system = Message("system", value)
     if turns[0].role != "system":
         return (system,)
     if turns[0] != system:
-        raise place.error("system", value, "one system turn (the conversation begins with another one)")
+        raise place.error(column, value, "one system turn (the conversation begins with another one)")
     return ()
 
 
 def read_turns(value: Any, field: str, place: Place) -> Conversation:
     """Messages `{"role", "content"}`, or turns `{"from", "value"}`; content is a text or a list of text parts.
+
+    A system turn of nothing but white space is none: there is one turn less than entries.
 
     Raises:
         DataError: one is malformed, has an unknown role, calls a tool, or is a system turn that does not come first.
@@ -74,6 +76,10 @@ def read_turns(value: Any, field: str, place: Place) -> Conversation:
                 turns.append(Message(role, content))
                 continue
         turns.append(_message(each, f"{field}[{index}]", index, place))
+    if turns[0].role == "system" and not turns[0].content.strip():
+        del turns[0]
+    if not turns:
+        raise place.error(field, value, "a turn of user or assistant")
     return tuple(turns)
 
 

@@ -47,12 +47,23 @@ def _all_values(source: Source) -> Iterator[tuple[Place, Any]]:
         return
     path = source.path
     if path.is_dir():
-        for each in folder_files(path, source.split, source.default_split):
-            yield from _placed(_file_rows(each), each)
+        yield from _of_folder(path, source)
         return
     if source.split is not None:
         raise DataError(f"split {source.split!r}: one file has no splits", path=path)
     yield from _placed(_file_rows(path), path)
+
+
+def _of_folder(folder: Path, source: Source) -> Iterator[tuple[Place, Any]]:
+    files = folder_files(folder, source.split, source.default_split)
+    count = 0
+    for path in files.paths:
+        for placed in _placed(_file_rows(path), path):
+            count += 1
+            yield placed
+    if files.rows is not None and count != files.rows:
+        hint = "the data set is not whole; save it again"
+        raise DataError(f"{count:,} rows are there, {files.rows:,} were written", path=files.paths[0].parent, hint=hint)
 
 
 def _placed(rows: Numbered, path: Path) -> Iterator[tuple[Place, Any]]:

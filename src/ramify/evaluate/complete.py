@@ -34,8 +34,11 @@ def read_prompts(source: str) -> list[Problem]:
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         rows = read_rows(path)
         rows.refuse_mixed()
+        asked = [example for example in rows.examples if example.prompt]
+        if len(asked) < len(rows.examples):
+            raise DataError(f"{len(rows.examples) - len(asked)} of its rows are texts without a prompt", path=path)
         return list(rows.problems) or [
-            Problem(f"{i}", example.prompt, source=example.source) for i, example in enumerate(rows.examples)
+            Problem(f"{i}", example.prompt, source=example.source) for i, example in enumerate(asked)
         ]
     try:
         return _lines(path.read_text(encoding="utf-8-sig"), source)

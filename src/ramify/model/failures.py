@@ -39,6 +39,11 @@ def _explain(name: str, error: BaseException) -> ModelError:
             f"model {name}: not in the local cache, and the hub cannot be reached",
             hint="go online once, or give a local folder; `nano` ships with Ramify and needs no network",
         )
+    if any("trust_remote_code" in str(cause) for cause in chain):
+        return ModelError(
+            f"model {name}: needs code that comes with it, which is never run here",
+            hint="models of the families that Transformers itself knows can be loaded",
+        )
     first = str(error).strip().splitlines()
     return ModelError(
         f"model {name}: cannot be read: {type(error).__name__}: {first[0][:300] if first else ''}",

@@ -17,7 +17,14 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from ramify import nano
@@ -197,7 +204,7 @@ def load_model(
     kind = _DTYPES[dtype] if dtype != "auto" else fastest_dtype(where)
     quantised = nf4_settings(where) if dtype == NF4 else {}
     with one_line(name), quiet():
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
+        config = _read_config(source)
         check_family(config)
         _no_attention_dropout(config)
         tokenizer = load_tokenizer(source)
@@ -206,6 +213,7 @@ def load_model(
             source.location,
             config=config,
             revision=source.revision,
+            trust_remote_code=False,
             dtype=kind,
             use_safetensors=True,
             output_loading_info=True,
@@ -285,11 +293,26 @@ def load_without_weights(
     """
     source = _at_revision(resolve(name, adapter), revision)
     with one_line(name):
-        config = AutoConfig.from_pretrained(source.location, revision=source.revision)
+        config = _read_config(source)
         check_family(config)
         for file in _weight_files(source):
             _tensors(file)
         return load_tokenizer(source), longest(config)
+
+
+def model_type(name: str, revision: str | None = None) -> str:
+    """What Transformers calls the architecture of a model.
+
+    Raises:
+        ModelError: as `load_without_weights`.
+    """
+    with one_line(name):
+        return str(_read_config(_at_revision(resolve(name), revision)).model_type)
+
+
+def _read_config(source: Source) -> PreTrainedConfig:
+    # Left to itself Transformers asks at the terminal whether code that came with a model may run.
+    return AutoConfig.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
 
 
 def _weight_files(source: Source) -> list[Path]:
@@ -315,8 +338,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside the adapter when there is one (it may know more tokens), else the base model's."""
     own = source.adapter
     if own is not None and (own / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(str(own))
-    return AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+        return AutoTokenizer.from_pretrained(str(own), trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
 
 
 def stop_ids(network: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -57,9 +57,12 @@ def encode_many(renderer: Renderer, examples: Sequence[Example]) -> list[list[En
     Raises:
         ConfigError: the chat template itself is broken.
     """
-    prompts = _prompt_texts(renderer, {each.prompt for each in examples})
+    prompts = _prompt_texts(renderer, {each.prompt for each in examples if each.prompt})
     texts: dict[str, None] = {}
     for example in examples:
+        if not example.prompt:
+            texts |= dict.fromkeys(each.text for each in example.completions)
+            continue
         prompt = prompts[example.prompt]
         if isinstance(prompt, str):
             texts[prompt] = None
@@ -67,7 +70,7 @@ def encode_many(renderer: Renderer, examples: Sequence[Example]) -> list[list[En
                 if each.text.strip():
                     texts[prompt + renderer.spoken(each.text)] = None
     ids = dict(zip(texts, encode_texts(renderer.tokenizer, list(texts)), strict=True))
-    return [_encode(renderer, example, prompts[example.prompt], ids) for example in examples]
+    return [_encode(renderer, example, prompts.get(example.prompt, ""), ids) for example in examples]
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -150,6 +153,9 @@ def _encode(
         renderer.refuse_untrained(example)
         if isinstance(prompt_text, DataError):
             raise prompt_text
+        if not example.prompt:
+            texts = [(renderer.alone(ids[each.text]), each.weight) for each in example.completions]
+            return [Encoded(_ids(first), _ids(rest), weight) for (first, rest), weight in texts]
         prompt = renderer.begun(ids[prompt_text])
         kept, found = _ids(prompt), []
         for each in example.completions:

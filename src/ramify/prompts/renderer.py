@@ -4,6 +4,9 @@ The prompt is tokenised exactly as at generation. The completion is the tail of 
 when the prompt's ids are a prefix of the joint ids; otherwise it is tokenised behind a fixed sentinel, so that it
 never gets a word-start space of its own, and the row is counted in `separate_count`. What follows a completion in
 the template is cut to the one token that stops generation.
+
+A plain text, an example whose prompt has no turns, is tokenised as for pretraining: BOS where the tokenizer puts one,
+the text, eos. All of it is trained but its first token, which nothing predicts.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ class Renderer:
         _refuse_missing(tokenizer, self.template)
         self._worked: Conversation = () if self.prompting.fewshot is None else load_fewshot(self.prompting.fewshot)
         self._lead = lead_in(tokenizer, self.template)
-        self._plain_start = (tokenizer.bos_token_id,) if self.template.is_plain and adds_bos(tokenizer) else ()
+        self._start = (tokenizer.bos_token_id,) if adds_bos(tokenizer) else ()
+        self._plain_start = self._start if self.template.is_plain else ()
         self.stop_id = self._find_stop(stop_ids or ())
         eos = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
         self.stop_ids = tuple(dict.fromkeys((self.stop_id, *eos, *(stop_ids or ()))))
@@ -99,11 +103,18 @@ class Renderer:
     def sequences(self, example: Example) -> list[TokenSequence]:
         """One sequence for each completion: the prompt untrained, the completion trained with its weight.
 
+        Without a prompt the completion is a plain text.
+
         Raises:
             DataError: nothing in the example is trained; names its source.
         """
         try:
             self.refuse_untrained(example)
+            if not example.prompt:
+                return [
+                    TokenSequence.of(*self.alone(encode(self.tokenizer, each.text)), each.weight)
+                    for each in example.completions
+                ]
             prompt_text = self.text(example.prompt)
             prompt = self._prompt_ids(prompt_text)
             return [
@@ -161,9 +172,19 @@ class Renderer:
         """
         joint = (*self._plain_start, *joint_ids)
         if joint[: len(prompt)] == prompt:
-            return self._ended(joint[len(prompt) :])
+            return self._ended(joint[len(prompt) :], self.stop_id)
         self.separate_count += 1
-        return self._ended(self._behind_sentinel(spoken))
+        return self._ended(self._behind_sentinel(spoken), self.stop_id)
+
+    def alone(self, ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The first token of a plain text, and all others, ended, from the ids of the text.
+
+        Raises:
+            DataError: it is a single token, or holds eos before its end.
+        """
+        whole = tuple(ids) if tuple(ids[:1]) == self._start else (*self._start, *ids)
+        eos = self.tokenizer.eos_token_id
+        return whole[:1], self._ended(whole[1:], self.stop_id if eos is None else int(eos))
 
     def named(self, error: DataError, example: Example) -> DataError:
         """The error with the example's source in front."""
@@ -183,17 +204,17 @@ class Renderer:
                 return joint[len(before) :]
         raise DataError(f"the tokenizer cannot separate the completion {text[:40]!r} from what stands before it")
 
-    def _ended(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        body = ids[:-1] if ids[-1:] == (self.stop_id,) else ids
-        if self.stop_id in body:
-            token = self.tokenizer.convert_ids_to_tokens(self.stop_id)
+    def _ended(self, ids: tuple[int, ...], stop: int) -> tuple[int, ...]:
+        body = ids[:-1] if ids[-1:] == (stop,) else ids
+        if stop in body:
+            token = self.tokenizer.convert_ids_to_tokens(stop)
             raise DataError(
                 f"the completion holds the stop token {token!r} before its end",
                 hint="split the row into turns (messages), or remove the token",
             )
         if not body:
             raise DataError("nothing to train: the completion is empty")
-        return (*body, self.stop_id)
+        return (*body, stop)
 
     def _find_stop(self, given: tuple[int, ...]) -> int:
         token = turn_end(self.tokenizer, self.template)

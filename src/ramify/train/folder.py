@@ -33,9 +33,12 @@ _FREE = frozenset(
 )
 """Settings that may change on resume: they never change the result."""
 
-_OF_TRAINING = frozenset({"lora", "select", "evaluate", "data.valid", "data.max_length", "data.drop_long"}) | {
-    f"train.{name}" for name in Train.model_fields if name not in ("dtype", "device")
-}
+_OF_DATA = ("valid", "valid_split", "turns", "bad_rows", "max_length", "drop_long")
+_OF_TRAINING = (
+    frozenset({"lora", "select", "evaluate"})
+    | {f"data.{name}" for name in _OF_DATA}
+    | {f"train.{name}" for name in Train.model_fields if name not in ("dtype", "device")}
+)
 """Settings that no sample depends on: while a run of rejection sampling has only drawn, they may still be corrected."""
 
 

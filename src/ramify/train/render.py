@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ramify.base.config import Data, RunConfig
 from ramify.base.errors import DataError, LengthError
-from ramify.data.checks import prompt_key
+from ramify.data.checks import asked_key, prompt_key
 from ramify.prompts.many import Encoded, encode_many
 from ramify.prompts.renderer import Renderer
 from ramify.train.grouping import Groups
@@ -43,7 +43,7 @@ class TrainingSet:
     Attributes:
         sequences: one a completion, those of one row after the other; on disk.
         groups: indices of the sequences of each row.
-        asked: [n] uint64, `prompt_key` of every prompt, sorted; empty when nobody asked for them.
+        asked: [n] uint64, `asked_key` of every example, sorted; empty when nobody asked for them.
         look: which rows are worth looking at.
         too_long: sequences left out because they were longer than allowed.
         unusable: what is to be said of rows that could not be rendered, when there were any.
@@ -230,7 +230,7 @@ class _Rendering:
                 self._note_prompts(turns, source, self.known)
 
     def _note_prompts(self, turns: Turns, source: str, known: Keys) -> None:
-        keys = np.array([prompt_key(example.prompt) for example in turns], np.uint64)
+        keys = np.array([asked_key(example) for example in turns], np.uint64)
         self.asked.extend(keys.tolist())
         if len(known) and (known[np.searchsorted(known, keys) % len(known)] == keys).any():
             self.leaked.append(source)

@@ -45,6 +45,8 @@ class TurnStream:
     def __init__(self, rows: RowStream, config: RunConfig) -> None:
         self._rows, self._config = rows, config
         self._imitate = Imitation(config)
+        self._empty = 0
+        self._first: Row | None = None
         turns = self._turns()
         self._unread = chain(list(islice(turns, _AHEAD)), turns)
 
@@ -54,18 +56,21 @@ class TurnStream:
     @property
     def left_out(self) -> str | None:
         """What was read and left out so far, when something was."""
-        return self._rows.summary() if self._rows.bad.count else None
+        if self._first is None:
+            return self._rows.summary() if self._rows.leaves_out else None
+        first = self._first.place.source
+        return f"{self._rows.summary()}; {self._empty:,} of them hold nothing to imitate (first: {first})"
 
     def _turns(self) -> Iterator[Turns]:
-        empty, first = 0, None
         for row in self._rows:
             found = self._imitate(row.decoded)
             if found:
                 yield found
             else:
-                empty, first = empty + 1, first or row
-        if first is not None and empty + self._rows.bad.count > self._config.data.bad_rows * self._rows.count:
-            raise _nothing_to_imitate(first, empty, self._rows.count)
+                self._empty, self._first = self._empty + 1, self._first or row
+        unused = self._empty + self._rows.bad.count
+        if self._first is not None and unused > self._config.data.bad_rows * self._rows.count:
+            raise _nothing_to_imitate(self._first, self._empty, self._rows.count)
 
 
 class Imitation:

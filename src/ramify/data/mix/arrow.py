@@ -28,18 +28,23 @@ class Columns:
     Attributes:
         weighted: turns have a weight.
         erased: rows have the system turn they came with.
+        graded: pairs have a margin.
     """
 
     kind: Kind
     weighted: bool
     erased: bool
+    graded: bool = False
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """Each column with its type: `string`, or what a turn holds in a list."""
+        """Each column with its type: a name of Arrow's, or what a turn holds in a list."""
         turn = {"role": "string", "content": "string"}
         if self.kind is Kind.PAIR:
             said: dict[str, Any] = {"prompt": turn, "chosen": turn, "rejected": turn}
+            said |= {"margin": "float64"} if self.graded else {}
+        elif self.kind is Kind.TEXT:
+            said = {"text": "string"}
         else:
             said = {"messages": turn | ({"weight": "float64"} if self.weighted else {})}
         lineage = ("source", "row", "key", *(("original_system",) if self.erased else ()))
@@ -50,6 +55,8 @@ class Columns:
         row = {name: entry.get(name) for name in self.types} | {"source": source}
         if self.weighted:
             row["messages"] = [{**turn, "weight": turn.get("weight", 1.0)} for turn in entry["messages"]]
+        if self.graded:
+            row["margin"] = entry.get("margin", 0.0)
         return row
 
 
@@ -67,11 +74,12 @@ def write_split(folder: Path, split: str, columns: Columns, rows: Iterable[Mappi
     pyarrow, ipc = library("pyarrow", _PURPOSE), library("pyarrow.ipc", _PURPOSE)
     folder.mkdir(parents=True)
     schema = pyarrow.schema([(name, _arrow_type(pyarrow, kind)) for name, kind in columns.types.items()])
-    waiting = iter(rows)
+    waiting, count = iter(rows), 0
     with pyarrow.OSFile(str(folder / _FILE), "wb") as file, ipc.new_stream(file, schema) as stream:
         while some := list(islice(waiting, _AT_ONCE)):
             stream.write_batch(pyarrow.RecordBatch.from_pylist(some, schema=schema))
-    write_json(folder / "dataset_info.json", _info(columns))
+            count += len(some)
+    write_json(folder / "dataset_info.json", _info(columns, split, count))
     write_json(folder / "state.json", _state(split, sha256_file(folder / _FILE)[:16]))
 
 
@@ -86,9 +94,15 @@ def _arrow_type(pyarrow: Any, kind: Any) -> Any:
     return pyarrow.list_(pyarrow.struct([(name, _arrow_type(pyarrow, each)) for name, each in kind.items()]))
 
 
-def _info(columns: Columns) -> dict[str, Any]:
-    features = {name: _feature(kind) for name, kind in columns.types.items()}
-    return {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+def _info(columns: Columns, split: str, rows: int) -> dict[str, Any]:
+    return {
+        "citation": "",
+        "description": "",
+        "features": {name: _feature(kind) for name, kind in columns.types.items()},
+        "homepage": "",
+        "license": "",
+        "splits": {split: {"name": split, "num_examples": rows}},
+    }
 
 
 def _feature(kind: Any) -> dict[str, Any]:

@@ -42,15 +42,16 @@ def mix(
 
     Raises:
         DataError: a source that is not optional cannot be read, has too many bad rows, or gives nothing.
-        ConfigError: the sources are not of one kind, or a library is missing.
+        ConfigError: the sources are not of one kind, one would be repeated without end, or a library is missing.
         RunError: the folder cannot be written.
     """
     arrow.require()
     if config.dedup == "near":
         near.require()
     try:
+        rules = Rules(config, renderer, Overlap.of(config.decontaminate, config.overlap))
         with folder.writing():
-            taken = _first_pass(config, folder, renderer, watch)
+            taken = _first_pass(rules, folder, watch)
         stays, dropped = _compared(config, taken, watch)
         indices = [each.index for each in taken]
         wanted = quotas(config, indices, stays)
@@ -58,18 +59,17 @@ def mix(
         if not len(picks) or picks.validation.all():
             hint = "see what was left out: bad_rows, decontaminate, max_length"
             raise DataError("no row is left to train", hint=hint)
-        return write(folder, taken, picks, make_report(config, taken, dropped, wanted, picks), wishes, watch)
+        report = make_report(rules, taken, dropped, wanted, picks)
+        return write(folder, taken, picks, report, wishes, watch)
     except Exception:
         folder.forget()
         raise
 
 
-def _first_pass(config: MixConfig, folder: MixFolder, renderer: Renderer, watch: Watch) -> list[Taken]:
-    overlap = Overlap.of(config.decontaminate, config.overlap) if config.decontaminate else None
-    rules = Rules(config, renderer, overlap)
+def _first_pass(rules: Rules, folder: MixFolder, watch: Watch) -> list[Taken]:
     common = decides_all(rules)
     taken: list[Taken] = []
-    for number, source in enumerate(config.sources):
+    for number, source in enumerate(rules.config.sources):
         kind = next((Kind(each.counts.kind) for each in taken if each.counts.kind), None)
         try:
             taken.append(_taken(folder.source(number), source, rules, kind, common, watch))
@@ -138,5 +138,7 @@ def _texts(taken: Sequence[Taken], order: Sequence[Any], watch: Watch) -> Iterat
 
 
 def _text(entry: dict[str, Any]) -> str:
+    if "text" in entry:
+        return str(entry["text"])
     turns = [turn for name in ("messages", "prompt", "chosen", "rejected") for turn in entry.get(name, ())]
     return "\n".join(turn["content"] for turn in turns if turn["role"] != "system")

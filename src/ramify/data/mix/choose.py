@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.base.config_mix import MixConfig, MixSource
+from ramify.base.errors import ConfigError
 from ramify.base.rng import key, uniforms
 from ramify.data.mix.shares import amounts, apportion
 from ramify.data.mix.shelf import Index
 
+MOST_PASSES = 1000
+"""Of one source. A mix that would show its rows more often has a size that was not meant."""
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Keys = npt.NDArray[np.uint64]
@@ -70,11 +73,23 @@ def by_key(index: Index, stays: Flags) -> Integers:
 
 
 def quotas(config: MixConfig, indices: Sequence[Index], stays: Sequence[Flags]) -> list[Quota]:
-    """How much to take of each source."""
+    """How much to take of each source.
+
+    Raises:
+        ConfigError: one would be repeated more than `MOST_PASSES` times.
+    """
     weights = [source.weight for source in config.sources]
     there = [int(_sizes(config, index)[flags].sum()) for index, flags in zip(indices, stays, strict=True)]
     wanted = [None] * len(weights) if config.size is None else apportion(config.size, weights)
-    return [*map(Quota, wanted, there, amounts(config.size, weights, there, config.short))]
+    found = [*map(Quota, wanted, there, amounts(config.size, weights, there, config.short))]
+    for source, quota in zip(config.sources, found, strict=True):
+        if quota.taken > MOST_PASSES * quota.there:
+            has = f"has {quota.there:,} of {quota.wanted:,} {config.unit} that its weight asks for"
+            raise ConfigError(
+                f"source {source.name}: {has}: more than {MOST_PASSES:,} times what is there",
+                hint="short=cap or short=rebalance, a smaller size, or a smaller weight",
+            )
+    return found
 
 
 def pick(config: MixConfig, indices: Sequence[Index], stays: Sequence[Flags], taken: Sequence[int]) -> Picks:

@@ -59,13 +59,14 @@ def _instead(settings: Erase, seed: int, row: int) -> str:
 
 
 def _drawn(texts: Mapping[str, float], uniform: float) -> str:
-    """The text at which the running share passes a number in [0, 1)."""
-    left = uniform * sum(texts.values())
-    for text, weight in texts.items():
+    """The text at which the running share passes a number in [0, 1); the order in which texts are given is nothing."""
+    ordered = sorted(texts.items())
+    left = uniform * sum(weight for _, weight in ordered)
+    for text, weight in ordered:
         left -= weight
         if left < 0:
             return text
-    return list(texts)[-1]  # the sum was rounded
+    return ordered[-1][0]  # the sum was rounded
 
 
 def _uniform(seed: int, purpose: str, row: int) -> float:

@@ -39,12 +39,12 @@ class Rules:
 
     Attributes:
         renderer: counts tokens.
-        overlap: questions of evaluation files, when there are any.
+        overlap: questions of evaluations.
     """
 
     config: MixConfig
     renderer: Renderer
-    overlap: Overlap | None
+    overlap: Overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ class _Intake:
         self.counts = Counts()
         self._origin = source_of(source, rules.config)
         self._lineage = _lineage(self._origin)
-        self._worst = ""
+        self._worst: DataError | None = None
+        self._last_bad: Place | None = None
 
     def run(self, watch: Watch) -> Index:
         """Read all rows of the source."""
@@ -110,8 +111,9 @@ class _Intake:
             watch.close()
         counts = self.counts
         counts.read, counts.shapes, counts.said = stream.count, stream.shapes, stream.summary()
-        counts.dropped += Counter({Drop.UNWANTED.value: stream.unwanted})
-        counts.bad = stream.bad.count + sum(counts.dropped[drop.value] for drop in Drop if drop.is_bad)
+        counts.ignored = stream.ignored
+        counts.dropped += Counter({Drop.UNFIT.value: stream.bad.count, Drop.UNWANTED.value: stream.unwanted})
+        counts.bad += stream.bad.count
         self._refuse_bad()
         return np.concatenate(parts)
 
@@ -129,10 +131,11 @@ class _Intake:
     def _entries(self, row: Row) -> list[Entry]:
         entries = entries_of(row)
         if not entries and not row.decoded.unwanted:
-            self._bad(Drop.NOTHING, DataError(f"holds {Drop.NOTHING.value}: it is of the shape {row.shape}"), row.place)
+            said = f"holds {Drop.NOTHING.value}: it is of the shape {row.shape}"
+            self._bad(Drop.NOTHING, DataError(said, hint=_answers_as_they_stand(row, self.source)), row.place)
         for entry in entries:
             if self.kind is not None and entry.kind is not self.kind:
-                hint = "conversations and pairs are mixes of their own"
+                hint = "conversations, pairs and plain texts are mixes of their own"
                 raise ConfigError(f"{row.place.source}: {entry.kind.value} in a mix of {self.kind.value}", hint=hint)
             self.kind = entry.kind
             self.counts.kind = entry.kind.value
@@ -141,6 +144,8 @@ class _Intake:
     def _candidate(self, place: Place, entry: Entry) -> _Candidate:
         name, prompt = _key(entry), entry.prompt
         if entry.system is None and self.source.system is not None:
+            if entry.kind is Kind.TEXT:
+                raise ConfigError(f"{place.source}: system: a plain text has no turns to put it before")
             entry = entry.with_system(self.source.system)
         if self.erase is None:
             return _Candidate(place, name, prompt, Erased(entry, None, Outcome.KEPT))
@@ -149,11 +154,11 @@ class _Intake:
         return _Candidate(place, name, prompt, erased)
 
     def _is_contaminated(self, entry: Entry) -> bool:
-        file = None if self.rules.overlap is None else self.rules.overlap.find(entry.turns)
-        if file is not None:
-            self.counts.overlaps[file] += 1
+        evaluation = self.rules.overlap.find(entry.turns)
+        if evaluation is not None:
+            self.counts.overlaps[evaluation] += 1
             self.counts.dropped[Drop.CONTAMINATED.value] += 1
-        return file is not None
+        return evaluation is not None
 
     def _sizes(self, candidates: Sequence[_Candidate]) -> Iterator[_Size | None]:
         """Of each candidate; None of those that are left out."""
@@ -177,26 +182,30 @@ class _Intake:
         if original is not None:
             plain["original_system"] = original
         self.counts.weighted |= entry.is_weighted
+        self.counts.graded |= bool(entry.margin)
         start, length = self.shelf.put(plain)
         asked = key("prompt", _BETWEEN.join(folded(turn.content).casefold() for turn in candidate.prompt))
         return candidate.key, _key(entry, folded), asked, start, length, size.tokens, size.trained
 
     def _bad(self, drop: Drop, error: DataError, place: Place) -> None:
-        """A row that cannot be used.
+        """An entry that cannot be used; its row is bad, and counts once however many of its completions are.
 
         Raises:
             DataError: none is allowed.
         """
         self.counts.dropped[drop.value] += 1
-        self._worst = self._worst or f"{place.source}: {error.message}"
+        self.counts.bad += place != self._last_bad
+        self._last_bad = place
+        worst = self._worst = self._worst or DataError(f"{place.source}: {error.message}", hint=error.hint)
         if not self.config.bad_rows:
-            raise DataError(self._worst, hint=error.hint or "bad_rows=0.01 leaves out up to one row in a hundred")
+            hint = worst.hint or "bad_rows=0.01 leaves out up to one row in a hundred"
+            raise DataError(worst.message, hint=hint)
 
     def _refuse_bad(self) -> None:
-        bad, read, allowed = self.counts.bad, self.counts.read, self.config.bad_rows
-        if self._worst and bad > allowed * read:
+        bad, read, allowed, worst = self.counts.bad, self.counts.read, self.config.bad_rows, self._worst
+        if worst is not None and bad > allowed * read:
             found = f"{bad} of {read} rows cannot be used, more than bad_rows = {allowed:g} allows"
-            raise DataError(f"{found}; first: {self._worst}", path=self.source.path)
+            raise DataError(f"{found}; first: {worst.message}", path=self.source.path, hint=worst.hint)
 
 
 def source_of(source: MixSource, config: MixConfig) -> Source:
@@ -212,6 +221,15 @@ def source_of(source: MixSource, config: MixConfig) -> Source:
         bad_rows=config.bad_rows,
         limit=source.limit,
     )
+
+
+def _answers_as_they_stand(row: Row, source: MixSource) -> str | None:
+    """How to imitate the answers of questions that are not worked out, where they are texts."""
+    problem = row.decoded.problem
+    if row.shape != "question_answer" or problem is None or not isinstance(problem.answer, str):
+        return None
+    asked, answer = (source.columns.get(name, name) for name in ("question", "answer"))
+    return f"columns: {{prompt: {asked}, completion: {answer}}} imitates the answers as they stand"
 
 
 def _size(encoded: Sequence[list[Encoded] | DataError]) -> _Size | DataError:
@@ -231,10 +249,11 @@ def _size(encoded: Sequence[list[Encoded] | DataError]) -> _Size | DataError:
 
 
 def _key(entry: Entry, form: Callable[[str], str] = str) -> int:
-    """64 bits of everything an entry says, each text in a form; as it is written, with its weights."""
+    """64 bits of everything an entry says, each text in a form; as it is written, with its weights and its margin."""
     turns = [part for turn in entry.turns for part in (turn.role, form(turn.content))]
     weights = [f"{weight:g}" for weight in entry.weights] if entry.is_weighted and form is str else []
-    return key("entry", _BETWEEN.join([*turns, *weights, "answers", *map(form, entry.answers or ())]))
+    margin = [repr(entry.margin)] if entry.margin and form is str else []
+    return key("entry", _BETWEEN.join([*turns, *weights, "answers", *map(form, entry.answers or ()), *margin]))
 
 
 def _lineage(source: Source) -> Callable[[Place], str]:

@@ -50,11 +50,13 @@ class Kind(Enum):
 
     CHAT = "conversations"  # rows to imitate
     PAIR = "preference pairs"  # a prompt with a chosen and a rejected answer
+    TEXT = "plain texts"  # imitated as a whole, without turns
 
 
 class Drop(Enum):
-    """Why an entry is not in the mix although its row could be read."""
+    """Why an entry is not in the mix."""
 
+    UNFIT = "does not fit"  # the row is of no known shape, or one of its fields is not what the shape needs
     NOTHING = "nothing to imitate"  # a problem without a worked answer
     UNWANTED = "not to be imitated"  # a completion whose reward is not above 0 or whose label is false
     UNRENDERED = "cannot be rendered"  # the chat template refuses it, or a completion is empty or holds a stop token
@@ -62,11 +64,6 @@ class Drop(Enum):
     CONTAMINATED = "overlaps with an evaluation prompt"
     DUPLICATE = "duplicate"  # of an entry that stays
     NEAR = "near-duplicate"  # of an entry that stays
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether the row itself is at fault: it counts for `bad_rows`."""
-        return self in (Drop.NOTHING, Drop.UNRENDERED)
 
 
 class Outcome(Enum):
@@ -83,19 +80,23 @@ class Entry:
     """One row of a mix.
 
     Attributes:
-        turns: the whole conversation; of a pair, the prompt.
+        turns: the whole conversation; of a pair, the prompt; of a plain text, one assistant turn.
         weights: of a conversation, how much each turn counts in the loss; only those of assistant turns mean anything.
         answers: of a pair, chosen and rejected.
+        margin: of a pair, how far apart the grades of its answers are.
     """
 
     turns: Conversation
     weights: tuple[float, ...] = ()
     answers: tuple[str, str] | None = None
+    margin: float = 0.0
 
     @property
     def kind(self) -> Kind:
-        """Conversation or pair."""
-        return Kind.CHAT if self.answers is None else Kind.PAIR
+        """Conversation, pair or plain text."""
+        if self.answers is not None:
+            return Kind.PAIR
+        return Kind.TEXT if len(self.turns) == 1 else Kind.CHAT
 
     @property
     def system(self) -> str | None:
@@ -109,7 +110,9 @@ class Entry:
 
     @property
     def prompt(self) -> Conversation:
-        """What stands before the first trained words, without the system turn."""
+        """What stands before the first trained words, without the system turn; a plain text stands for itself."""
+        if self.kind is Kind.TEXT:
+            return self.turns
         end = len(self.turns) if self.answers is not None else self._trained[0]
         return self.turns[self.system is not None : end]
 
@@ -136,21 +139,25 @@ class Entry:
         return replace(self, turns=self.turns[start:], weights=self.weights[start:])
 
     def plain(self) -> dict[str, Any]:
-        """Ready for JSON: `messages` (each with `weight` where some weight is not 1), or prompt, chosen, rejected."""
+        """Ready for JSON: `messages` (each with `weight` where some weight is not 1), or prompt, chosen, rejected (and
+        `margin` where it is not 0), or `text`."""
         turns = [{"role": turn.role, "content": turn.content} for turn in self.turns]
         if self.answers is not None:
             chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in self.answers)
-            return {"prompt": turns, "chosen": chosen, "rejected": rejected}
+            graded = {"margin": self.margin} if self.margin else {}
+            return {"prompt": turns, "chosen": chosen, "rejected": rejected, **graded}
+        if self.kind is Kind.TEXT:
+            return {"text": self.turns[0].content}
         if self.is_weighted:
             return {"messages": [turn | {"weight": each} for turn, each in zip(turns, self.weights, strict=True)]}
         return {"messages": turns}
 
 
 def entries_of(row: Row) -> list[Entry]:
-    """What a decoded row is in a mix: nothing, a pair, a conversation, or one for each completion of its prompt."""
+    """What a decoded row is in a mix: nothing, a pair, a conversation, a plain text, or one for each completion."""
     pair, examples = row.decoded.pair, row.decoded.examples
     if pair is not None:
-        return [Entry(pair.prompt, answers=(pair.chosen, pair.rejected))]
+        return [Entry(pair.prompt, answers=(pair.chosen, pair.rejected), margin=pair.margin)]
     if len(examples) > 1:  # the trained turns of one conversation
         return [_conversation(examples)]
     return [_single(example.prompt, each) for example in examples for each in example.completions if each.weight > 0]

@@ -13,7 +13,9 @@ import yaml
 
 from ramify.base.config_mix import MixConfig
 from ramify.base.records import to_plain
-from ramify.data.mix.choose import Integers, Picks, Quota
+from ramify.data.mix.choose import Integers, Keys, Picks, Quota
+from ramify.data.mix.intake import Rules
+from ramify.data.mix.reasons import notes, why
 from ramify.data.mix.shelf import Taken
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -39,12 +41,14 @@ class Part:
         there: what it has to give.
         amount: what the mix has of it, copies included.
         distinct: rows of the mix that are no copies.
-        why: why share and wanted share differ; empty where they do not.
+        why: why share and wanted share differ by more than a row, or why its rows are repeated; empty where neither.
         read: its rows.
-        bad: those of them that cannot be used.
+        bad: those of them that cannot be used, or not whole.
         shapes: how they were read.
+        ignored: columns that mean nothing in the shape of their row, and are not in the mix, with the number of rows.
+        entries: what they gave: conversations, pairs, or one for each completion; a row that gives none counts as one.
         left_out: entries by reason.
-        overlaps: contaminated entries by evaluation file.
+        overlaps: contaminated entries by evaluation.
         erasure: entries by what became of their system turn; empty without erasure.
         lengths: quantiles of the rows' lengths in tokens.
         said: rows, shapes, and what was left out with reasons and places, in a line.
@@ -62,11 +66,29 @@ class Part:
     read: int
     bad: int
     shapes: dict[str, int]
+    ignored: dict[str, int]
+    entries: int
     left_out: dict[str, int]
     overlaps: dict[str, int]
     erasure: dict[str, int]
     lengths: dict[str, int]
     said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An evaluation whose questions are not in the mix.
+
+    Attributes:
+        split: the one that was read; of a folder what it is called there; empty of a file.
+        questions: how many it has.
+        left_out: entries that overlap with one of them, of all sources.
+    """
+
+    name: str
+    split: str
+    questions: int
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +98,7 @@ class Report:
     Attributes:
         unit: what weights and sizes count: rows or trained tokens.
         size: what was asked for, in that unit.
+        evaluations: what was decontaminated of.
         splits: what each side has.
         notes: what a reader should know.
         settings: of the mix, as a file of settings has them.
@@ -85,6 +108,7 @@ class Report:
     unit: str
     size: int | None
     parts: list[Part]
+    evaluations: list[Evaluated]
     splits: dict[str, Amount]
     notes: list[str]
     settings: dict[str, Any]
@@ -111,8 +135,12 @@ class Report:
         return [(name, *_figures(amount)) for name, amount in self.splits.items()]
 
     def dropped(self) -> list[tuple[str, ...]]:
-        """Lines of a table: source, rows read, and what was left out of them and why."""
-        return [(part.name, f"{part.read:,}", _counts(part.left_out)) for part in self.parts]
+        """Lines of a table: see `DROPPED_COLUMNS`."""
+        return [(part.name, f"{part.read:,}", f"{part.entries:,}", _counts(part.left_out)) for part in self.parts]
+
+    def decontamination(self) -> list[tuple[str, ...]]:
+        """Lines of a table: see `EVALUATION_COLUMNS`."""
+        return [(each.name, each.split, f"{each.questions:,}", f"{each.left_out:,}") for each in self.evaluations]
 
     def erasure(self) -> list[tuple[str, ...]]:
         """Lines of a table: source, and what became of the system turns of all that was read; none without erasure."""
@@ -129,8 +157,9 @@ class Report:
             "## Splits",
             _table(("split", *FIGURES), self.sides()),
             "## Left out",
-            _table(("source", "read", "left out"), self.dropped()),
+            _table(DROPPED_COLUMNS, self.dropped()),
             "\n".join(f"- {part.name}: {part.said}" for part in self.parts if part.said),
+            *((_table(EVALUATION_COLUMNS, self.decontamination()),) if self.evaluations else ()),
             *(("## Prompt erasure", _table(("source", "rows read"), self.erasure())) if self.erasure() else ()),
             "## Settings",
             f"```yaml\n{yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)}```",
@@ -144,35 +173,38 @@ class Report:
 
 FIGURES = ("rows", "tokens", "trained tokens")
 SHARE_COLUMNS = ("source", "wanted share", "of rows", "of trained tokens", *FIGURES)
+DROPPED_COLUMNS = ("source", "rows read", "entries", "left out of them")
+EVALUATION_COLUMNS = ("evaluation", "split", "questions", "entries that overlap")
 
 
 def make_report(
-    config: MixConfig, taken: Sequence[Taken], dropped: Sequence[Counter[str]], quotas: Sequence[Quota], picks: Picks
+    rules: Rules, taken: Sequence[Taken], dropped: Sequence[Counter[str]], quotas: Sequence[Quota], picks: Picks
 ) -> Report:
     """Count what was picked.
 
     Args:
         dropped: of each source, what was left out in comparison with others (duplicates), by reason.
     """
-    amounts = [_amount(source, picks.of(at)) for at, source in enumerate(taken)]
-    shares = _shares(config, amounts)
+    config, picked = rules.config, [picks.of(at) for at in range(len(taken))]
+    amounts = [_amount(source, entries) for source, entries in zip(taken, picked, strict=True)]
+    reasons = _reasons(config, taken, quotas, picked)
     parts = [
-        _part(source, picks.of(at), some, quota, share, _unit(config))
-        for at, (source, some, quota, share) in enumerate(zip(taken, dropped, quotas, shares, strict=True))
+        _part(*each) for each in zip(taken, picked, dropped, quotas, _shares(config, amounts), reasons, strict=True)
     ]
     return Report(
         kind=next(source.counts.kind for source in taken if source.counts.kind),
-        unit=_unit(config),
+        unit=config.unit,
         size=config.size,
         parts=parts,
+        evaluations=_evaluations(rules, taken),
         splits={name: _split(taken, picks, side) for name, side in (("train", False), ("validation", True))},
-        notes=_notes(config, picks),
+        notes=notes(config, _prompts(taken, picked), float(picks.validation.mean())),
         settings=config.resolved(),
     )
 
 
 def _part(
-    source: Taken, entries: Integers, dropped: Counter[str], quota: Quota, shares: Sequence[float], unit: str
+    source: Taken, entries: Integers, dropped: Counter[str], quota: Quota, shares: Sequence[float], reason: str
 ) -> Part:
     counts = source.counts
     return Part(
@@ -184,10 +216,12 @@ def _part(
         there=quota.there,
         amount=_amount(source, entries),
         distinct=len(np.unique(entries)),
-        why=source.failed or _why(quota, unit),
+        why=reason,
         read=counts.read,
         bad=counts.bad,
         shapes=dict(sorted(counts.shapes.items())),
+        ignored=dict(sorted(counts.ignored.items())),
+        entries=len(source.index) + counts.dropped.total(),
         left_out=dict(sorted((counts.dropped + dropped).items())),
         overlaps=dict(sorted(counts.overlaps.items())),
         erasure=dict(sorted(counts.outcomes.items())),
@@ -206,6 +240,27 @@ def _shares(config: MixConfig, amounts: Sequence[Amount]) -> list[tuple[float, .
     return list(zip(*([round(each / sum(column), 6) for each in column] for column in columns), strict=True))
 
 
+def _reasons(
+    config: MixConfig, taken: Sequence[Taken], quotas: Sequence[Quota], picked: Sequence[Integers]
+) -> list[str]:
+    """Of each source why its share is another one."""
+    if not config.counts_tokens:
+        return why(config, taken, quotas, [len(entries) for entries in picked], 1)
+    trained = [source.index["trained"][entries] for source, entries in zip(taken, picked, strict=True)]
+    longest = max(int(each.max(initial=1)) for each in trained)
+    return why(config, taken, quotas, [int(each.sum()) for each in trained], longest)
+
+
+def _evaluations(rules: Rules, taken: Sequence[Taken]) -> list[Evaluated]:
+    overlap, found = rules.overlap, sum((source.counts.overlaps for source in taken), Counter[str]())
+    return [Evaluated(name, split, overlap.questions[name], found[name]) for name, split in overlap.splits.items()]
+
+
+def _prompts(taken: Sequence[Taken], picked: Sequence[Integers]) -> Keys:
+    """Key of the prompt of each row; in no order."""
+    return np.concatenate([source.index["prompt"][entries] for source, entries in zip(taken, picked, strict=True)])
+
+
 def _amount(source: Taken, entries: Integers) -> Amount:
     rows = source.index[entries]
     return Amount(len(rows), int(rows["tokens"].sum()), int(rows["trained"].sum()))
@@ -219,40 +274,6 @@ def _split(taken: Sequence[Taken], picks: Picks, validation: bool) -> Amount:
 def _sum(amounts: Iterable[Amount]) -> Amount:
     found = list(amounts)
     return Amount(*(sum(getattr(each, name) for each in found) for name in ("rows", "tokens", "trained")))
-
-
-def _why(quota: Quota, unit: str) -> str:
-    """Why a source gives what it gives."""
-    wanted, there, taken = quota.wanted, quota.there, quota.taken
-    if wanted is None:
-        return ""
-    if not there:
-        return f"has nothing of {wanted:,} {unit} that its weight asks for"
-    has = f"has {there:,} of {wanted:,} {unit} that its weight asks for"
-    if taken > there:
-        return f"{has}: taken {taken / there:.2f} times"
-    if taken < wanted:
-        return f"{has}: all taken"
-    if taken > wanted:
-        return f"{taken - wanted:,} {unit} more than its weight asks for: others are short"
-    return ""
-
-
-def _unit(config: MixConfig) -> str:
-    return "trained tokens" if config.counts_tokens else "rows"
-
-
-def _notes(config: MixConfig, picks: Picks) -> list[str]:
-    share = float(picks.validation.mean())
-    notes = []
-    if abs(share - config.validation) > 0.01:
-        notes.append(
-            f"validation has {_percent(share)} of the rows, asked were {_percent(config.validation)}: "
-            "rows of one prompt stay on one side"
-        )
-    if not picks.validation.any() and config.validation:
-        notes.append("there is no validation split: no prompt fell to it")
-    return notes
 
 
 def _quantiles(lengths: npt.NDArray[np.int32]) -> dict[str, int]:

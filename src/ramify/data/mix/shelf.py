@@ -36,7 +36,7 @@ Index = npt.NDArray[Any]
 """[entries] of `ROW`."""
 MARKER = "done.json"
 _ROWS, _INDEX = "rows.jsonl", "rows.npy"
-_COUNTED = ("shapes", "dropped", "outcomes", "overlaps")
+_COUNTED = ("shapes", "ignored", "dropped", "outcomes", "overlaps")
 
 
 @dataclass(slots=True)
@@ -45,24 +45,28 @@ class Counts:
 
     Attributes:
         read: its rows.
-        bad: those of them that cannot be used.
+        bad: those of them that cannot be used, or not whole.
         shapes: how many rows were read as each shape.
-        dropped: entries left out, by `Drop`.
+        ignored: columns that mean nothing in the shape of their row, with the number of such rows.
+        dropped: entries left out, by `Drop`; a row that gives none counts as one.
         outcomes: what erasure did, by `Outcome`.
-        overlaps: contaminated entries, by evaluation file.
+        overlaps: contaminated entries, by evaluation.
         kind: what its entries are; empty without any.
         weighted: whether some assistant turn has another weight than 1.
+        graded: whether some pair has a margin.
         said: in a line: rows, shapes, and what was left out with reasons and places.
     """
 
     read: int = 0
     bad: int = 0
     shapes: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     overlaps: Counter[str] = field(default_factory=Counter)
     kind: str = ""
     weighted: bool = False
+    graded: bool = False
     said: str = ""
 
 

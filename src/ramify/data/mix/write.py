@@ -63,6 +63,7 @@ def write(
         kind=Kind(report.kind),
         weighted=any(each.counts.weighted for each in taken),
         erased=any(each.counts.outcomes for each in taken),
+        graded=any(each.counts.graded for each in taken),
     )
     written = [split for split in SPLITS if report.splits[split].rows]
     watch.start("writing", len(picks))
