@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
+from cli_setup import ramify
 from torch.distributed.run import get_args_parser
 from train_setup import make_config, model_folder, pairs_file
 
@@ -18,7 +19,6 @@ from ramify.base.errors import ConfigError
 from ramify.base.runs import Run
 from ramify.cli.errors import BAD_INPUT, OK
 from ramify.cli.launch import Layout, launch_lines
-from ramify.cli.main import main
 
 __all__ = ["model_folder"]
 
@@ -54,17 +54,6 @@ def test_a_layout_without_processes_is_refused() -> None:
     for layout, message in (((0, 1), "--processes 0"), ((1, -1), "--nodes -1")):
         with pytest.raises(ConfigError, match=message):
             Layout(*layout)
-
-
-def ramify(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["ramify", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_the_command_is_shown_and_nothing_runs(

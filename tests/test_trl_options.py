@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_setup import ramify
 from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +23,6 @@ from ramify.base.errors import ConfigError
 from ramify.base.runs import Run
 from ramify.cli import trl_rows
 from ramify.cli.errors import BAD_INPUT, OK
-from ramify.cli.main import main
 from ramify.cli.trl_command import is_trl, read_command
 from ramify.cli.trl_options import DPO, SFT, TRAINERS, Effect, Kind, Option, options_of
 from ramify.cli.trl_plan import (
@@ -311,17 +310,6 @@ def test_what_means_something_else_is_one_line(
     assert code == BAD_INPUT and not out
     assert first.startswith("error: ") and message in first
     assert len(rest) <= 1 and all(each.startswith("hint: ") for each in rest)
-
-
-def ramify(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["ramify", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_options_come_from_a_file_then_from_the_command_line_then_from_settings(tmp_path: Path) -> None:

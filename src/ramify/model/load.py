@@ -312,7 +312,10 @@ def model_type(name: str, revision: str | None = None) -> str:
 
 def _read_config(source: Source) -> PreTrainedConfig:
     # Left to itself Transformers asks at the terminal whether code that came with a model may run.
-    return AutoConfig.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
+    found: PreTrainedConfig = AutoConfig.from_pretrained(
+        source.location, revision=source.revision, trust_remote_code=False
+    )
+    return found
 
 
 def _weight_files(source: Source) -> list[Path]:
