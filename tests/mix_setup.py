@@ -13,9 +13,9 @@ from tiny_tokenizers import CHATML_TOKENS, byte_level
 from ramify.base.config import Prompting
 from ramify.base.config_file import load_mix
 from ramify.base.config_mix import MixConfig
+from ramify.base.progress import SILENT, NoProgress
 from ramify.data.mix.build import mix
 from ramify.data.mix.folder import MixFolder
-from ramify.data.mix.records import Silent
 from ramify.data.mix.write import Made, Wishes
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import CHATML
@@ -67,9 +67,11 @@ def renderer(prompting: Prompting = PLAIN) -> Renderer:
     return Renderer(byte_level(tokens=CHATML_TOKENS, template=CHATML), prompting)
 
 
-def made(config: MixConfig, out: Path, *, watch: Silent | None = None, jsonl: bool = False, **how: bool) -> Made:
+def made(config: MixConfig, out: Path, *, watch: NoProgress = SILENT, jsonl: bool = False, **how: bool) -> Made:
     """The mix of these settings."""
-    return mix(config, MixFolder(out, **how), renderer(), Wishes(jsonl, show=3), Silent() if watch is None else watch)
+    return mix(
+        config, MixFolder(out, **how), renderer(), Wishes(jsonl, show=3), NoProgress() if watch is None else watch
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from train_setup import Watcher
 
 from ramify.base.config import DPO, LoRA, RunConfig, Train
 from ramify.base.config_file import load_config
+from ramify.base.progress import NoProgress
 from ramify.base.runs import create_run
 from ramify.base.types import TokenSequence
 from ramify.cli.errors import report
@@ -39,7 +41,6 @@ from ramify.train.loop import Job, Loop
 from ramify.train.objective import Objective, Supervised
 from ramify.train.pairs import PairSet
 from ramify.train.preference import Preference
-from ramify.train.progress import NoProgress
 from ramify.train.ranks import Ranks, joined
 from ramify.train.reference import compute_references
 from ramify.train.sharding import is_sharded, shard, whole_of
@@ -208,7 +209,7 @@ def _arrange(trouble: str) -> None:
             TROUBLES[how](network)
         return share(self, network, indices, divisor)
 
-    Supervised.share = troubled  # type: ignore[method-assign]
+    mock.patch.object(Supervised, "share", troubled).start()  # to the end of the process
 
 
 def _full_disk(network: Any) -> None:

@@ -7,7 +7,9 @@ import gzip
 import json
 import lzma
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from ramify.data.source import Source
 from ramify.data.sources import stream_rows
 
 ROWS = [{"prompt": f"Q{i}", "completion": f"A{i}"} for i in range(3)]
+NOBODY = 65534
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 JSON_HINT = "a JSON list of rows, or one JSON row a line"
 UNKNOWN = (
@@ -555,11 +558,26 @@ def test_a_bad_place_gets_its_own_line(tmp_path: Path, make: Callable[[Path], So
     assert str(error_of(make(tmp_path))) == line.format(folder=tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.jsonl", LINES)
-    path.chmod(0)
-    assert str(error_of(Source(str(path)))) == f"{path}: cannot be read: Permission denied"
+def test_a_file_that_may_not_be_read() -> None:
+    error_of(Source("missing.jsonl"))  # what is imported late is imported now, by whom may read it
+    with tempfile.TemporaryDirectory() as name, nobody(Path(name)) as folder:
+        path = written(folder, "a.jsonl", LINES)
+        path.chmod(0)
+        assert str(error_of(Source(str(path)))) == f"{path}: cannot be read: Permission denied"
+
+
+@contextmanager
+def nobody(folder: Path) -> Iterator[Path]:
+    """The folder, given to a user without privileges, as whom the block runs: root may read everything."""
+    if os.geteuid() != 0:
+        yield folder
+        return
+    os.chown(folder, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(

@@ -460,13 +460,14 @@ def test_what_is_no_id_of_the_hub_is_refused(name: str) -> None:
 
 def test_settings_of_the_hub_mean_nothing_for_a_file(tmp_path: Path) -> None:
     path = str(written(tmp_path, "rows.jsonl", LINES))
-    for given_settings, shown in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"config": "main"}, "config = main"),
         ({"revision": "v1"}, "revision = v1"),
         ({"stream": True}, "stream = true"),
-    ):
+    ]
+    for given_settings, shown in cases:
         with pytest.raises(ConfigError) as caught:
-            texts(Source(path, **given_settings))  # type: ignore[arg-type]
+            texts(Source(path, **given_settings))
         assert str(caught.value).startswith(f"{shown}: {path} is no data set of the hub")
 
 
@@ -487,15 +488,15 @@ def test_training_and_validation_sources_from_settings(tmp_path: Path) -> None:
         limit=5,
     )
     train = training_source(data, "train")
-    same = {"columns": {"prompt": "q"}, "shape": "prompt_completion", "bad_rows": 0.1}
-    hub = {"config": "main", "revision": "v1", "stream": True}
-    assert train == Source("org/set", split="train_sft", limit=5, **same, **hub)  # type: ignore[arg-type]
+    same: dict[str, Any] = {"columns": {"prompt": "q"}, "shape": "prompt_completion", "bad_rows": 0.1}
+    hub: dict[str, Any] = {"config": "main", "revision": "v1", "stream": True}
+    assert train == Source("org/set", split="train_sft", limit=5, **same, **hub)
     valid = training_source(data, "valid")
     also = {**same, "default_split": "validation"}
-    assert valid == Source("org/set", split="test_sft", **also, **hub)  # type: ignore[arg-type]
+    assert valid == Source("org/set", split="test_sft", **also, **hub)
     path = written(tmp_path, "valid.jsonl", LINES)
     apart = training_source(data.model_copy(update={"valid": path, "valid_split": None}), "valid")
-    assert apart == Source(str(path), **also)  # type: ignore[arg-type]
+    assert apart == Source(str(path), **also)
 
 
 def test_validation_rows_of_a_folder_are_never_those_of_its_training_split(tmp_path: Path) -> None:

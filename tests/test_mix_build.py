@@ -14,16 +14,16 @@ from mix_setup import LONG, chat, chats, config, content, made, pair, question, 
 
 from ramify.base.config_file import load_mix
 from ramify.base.errors import ConfigError, DataError, RunError
+from ramify.base.progress import NoProgress
 from ramify.data.mix.build import mix
 from ramify.data.mix.folder import MixFolder
-from ramify.data.mix.records import Silent
 from ramify.data.mix.report import Evaluated
 from ramify.data.sources import read_examples, read_pairs
 
 Sources = list[dict[str, Any]]
 
 
-class Log(Silent):
+class Log(NoProgress):
     """Remembers stages and notes; interrupts at a stage."""
 
     def __init__(self, interrupt: str = "") -> None:
@@ -406,6 +406,8 @@ def test_a_failing_source_ends_the_mix_unless_it_is_optional(tmp_path: Path, two
     assert log.notes and "source b is left out" in log.notes[0]
 
 
+# Only Linux has a file that anybody may open and nobody can read from its start; elsewhere an error while reading, as a
+# failing disk gives it, cannot be had. What is tested has no branch for a system.
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that is there and cannot be read")
 def test_a_source_that_cannot_be_read_is_no_mix_that_cannot_be_written(tmp_path: Path, two: Sources) -> None:
     two[1]["from"] = "/proc/self/mem"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -60,7 +59,6 @@ def wait_until(condition: Callable[[], bool], process: Any) -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_killed_twenty_times_and_resumed_equals_the_straight_run(tmp_path: Path) -> None:
     straight = sft.run(config_of(tmp_path, tmp_path / "straight"), progress=Watcher())
     config, folder = config_of(tmp_path, tmp_path / "killed"), tmp_path / "killed"

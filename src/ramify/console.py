@@ -41,7 +41,7 @@ def output() -> Console:
 
 
 class Bars:
-    """Live progress bars of a run's stages, as `ramify.train.progress.Progress` asks; notes are printed above.
+    """Live progress bars of a run's stages, as `ramify.base.progress.Progress` asks; notes are printed above.
 
     Without a terminal only the notes are printed.
     """

@@ -37,27 +37,32 @@ class Erase(Section):
     """Only these system turns: whole texts, white space folded, * for anything; none: all."""
 
 
-class MixSource(Section):
-    """One source of a mix."""
+class Origin(Section):
+    """Where rows are read from."""
 
-    name: Text
-    """What the report and the rows call it."""
     path: Text = Field(alias="from")
     """A file, a folder, or a hub id."""
-    weight: Weight
-    """Its share of the mix, relative to the other weights."""
     config: str | None = None
     """Configuration of a hub data set."""
     split: str | None = None
-    """Split of a data set that has several; None: train."""
+    """Split of a data set that has several; None: train, of an evaluation test."""
     revision: str | None = None
     """Revision of a hub data set."""
-    stream: bool = False
-    """Read a hub data set while it is downloaded, without keeping a copy of it."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the columns mean where their names do not say it: {question: my_question, answer: my_answer}."""
     shape: str | None = None
     """Read all rows as this shape instead of recognising it by its columns."""
+
+
+class MixSource(Origin):
+    """One source of a mix."""
+
+    name: Text
+    """What the report and the rows call it."""
+    weight: Weight
+    """Its share of the mix, relative to the other weights."""
+    stream: bool = False
+    """Read a hub data set while it is downloaded, without keeping a copy of it."""
     limit: Positive | None = None
     """Use only the first rows."""
     optional: bool = False
@@ -68,21 +73,8 @@ class MixSource(Section):
     """Prompt erasure of this source; null: none. Not given: that of the mix."""
 
 
-class Evaluation(Section):
+class Evaluation(Origin):
     """Rows of an evaluation, whose questions are left out of a mix. A text alone is its `from`."""
-
-    path: Text = Field(alias="from")
-    """A file, a folder, or a hub id."""
-    config: str | None = None
-    """Configuration of a hub data set."""
-    split: str | None = None
-    """Split of a data set that has several; None: test."""
-    revision: str | None = None
-    """Revision of a hub data set."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """What the columns mean where their names do not say it."""
-    shape: str | None = None
-    """Read all rows as this shape instead of recognising it by its columns."""
 
     @model_validator(mode="before")
     @classmethod

@@ -76,7 +76,7 @@ def _shape_lines(rows: RowStream) -> Lines:
 
 def _pair_lines(config: RunConfig, splits: tuple[Split, ...]) -> Lines:
     """What is said of preference pairs, which are held in memory."""
-    from ramify.train.pairs import pairs_of
+    from ramify.data.sources import pairs_of
 
     measure, lines = Measure.of(config), Lines()
     read: dict[Split, list[Pair]] = {}
@@ -97,9 +97,9 @@ def _checked(
 ) -> tuple[RowCheck, Lines]:
     """Everything counted over the rows of one split, and what was recognised in them."""
     from ramify.console import Bars
-    from ramify.data.checks import RowCheck, Ruler
+    from ramify.data.checks import RowCheck
 
-    check = RowCheck(None if measure is None else Ruler(measure.renderer, measure.limit), asked)
+    check = RowCheck(measure, asked)
     imitated = _Imitated(config, split)
     bars, done, rows = Bars(), 0, iter(imitated)
     bars.start(f"checking {split}", None)

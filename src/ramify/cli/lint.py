@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ramify.data.checks import Ruler
 from ramify.data.lint import END_TOKENS, LENGTH_ALONE, Flaw, Lengths, by_length, flaws, too_long
 
 if TYPE_CHECKING:
     from ramify.base.config import RunConfig
     from ramify.base.types import Pair
-    from ramify.prompts.renderer import Renderer
     from ramify.train.pairs import PairSet
 
 Lines = list[tuple[str, Any]]
@@ -22,17 +21,8 @@ _UNMEASURED = (Flaw.EQUAL, Flaw.EMPTY, Flaw.END_TOKEN)
 """Flaws of pairs that are not rendered: training would refuse them, whatever their lengths."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What measures pairs in tokens.
-
-    Attributes:
-        renderer: of the model and the settings.
-        limit: tokens that a sequence may have.
-    """
-
-    renderer: Renderer
-    limit: int
+class Measure(Ruler):
+    """A ruler that comes from the settings."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Measure | None:

@@ -126,7 +126,7 @@ def stream_rows(source: Source | Path | str) -> RowStream:
     Raises:
         ConfigError: the source's columns or shape are unknown.
     """
-    return RowStream(source if isinstance(source, Source) else Source(str(source)))
+    return RowStream(_limited(source, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,7 @@ def read_rows(path: Source | Path | str, limit: int | None = None) -> Rows:
         ConfigError: the source's columns or shape are unknown, or it has a setting that means nothing there.
         DataError: a file or a row cannot be used; one line with file, line, field, value and what is allowed.
     """
-    source = path if isinstance(path, Source) else Source(str(path))
-    stream = stream_rows(source if limit is None else replace(source, limit=limit))
+    stream = stream_rows(_limited(path, limit))
     problems: list[Problem] = []
     examples: list[Example] = []
     preferences: list[Pair] = []
@@ -199,7 +198,7 @@ def read_rows(path: Source | Path | str, limit: int | None = None) -> Rows:
         "unanswered_turns": stream.unanswered,
     }
     return Rows(
-        path=Path(source.name),
+        path=Path(stream.source.name),
         shape=" + ".join(stream.shapes),
         count=sum(stream.shapes.values()),
         problems=tuple(problems),
@@ -238,20 +237,35 @@ def read_examples(path: Source | Path | str) -> list[Example]:
 
 
 def read_pairs(path: Source | Path | str, limit: int | None = None) -> list[Pair]:
-    """The preference pairs of a file.
+    """The preference pairs of a source, or of its first `limit` rows; errors as for `pairs_of`."""
+    return pairs_of(stream_rows(_limited(path, limit)))
+
+
+def pairs_of(rows: RowStream) -> list[Pair]:
+    """The preference pairs of rows that are all pairs.
 
     Raises:
-        DataError: as `read_rows`, or some of its rows are no pairs.
+        DataError: they cannot be used, or some are no pairs.
     """
-    rows = read_rows(path, limit)
-    if len(rows.preferences) < rows.count:
-        missing = rows.count - len(rows.preferences)
+    found, other = list[Pair](), None
+    for row in rows:
+        if row.decoded.pair is not None:
+            found.append(row.decoded.pair)
+        else:
+            other = other or row
+    if other is not None:
+        missing = rows.count - rows.bad.count - len(found)
         raise DataError(
-            f"{missing} of {rows.count} rows are no preference pairs (shapes: {rows.shape})",
-            path=rows.path,
+            f"{missing} of {rows.count} rows are no preference pairs (shapes: {' + '.join(rows.shapes)})",
+            path=other.place.path,
             hint="pairs have prompt, chosen and rejected",
         )
-    return list(rows.preferences)
+    return found
+
+
+def _limited(source: Source | Path | str, limit: int | None) -> Source:
+    found = source if isinstance(source, Source) else Source(str(source))
+    return found if limit is None else replace(found, limit=limit)
 
 
 def _distinct(problem: Problem, used: dict[str, list[str]], place: Place, *, own_id: bool) -> Problem:

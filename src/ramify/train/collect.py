@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.base.config import Sampling
+from ramify.base.progress import Progress
 from ramify.base.types import Problem, Sample
 from ramify.prompts.renderer import Renderer
 from ramify.sample.sampler import PromptTokens, Sampler
 from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.task import Task
-from ramify.train.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from peft import PeftModel
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import TrainingError
+from ramify.base.progress import Progress
 from ramify.base.runs import Run
 from ramify.base.types import Pair
 from ramify.model.load import LoadedModel
@@ -32,7 +33,6 @@ from ramify.train.material import Material, RunData
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.progress import Progress
 from ramify.train.reference import References, compute_references, read_references, write_references
 from ramify.train.schedule import Schedule
 from ramify.train.staged import Goal, Method, Staged, read_and_train

@@ -22,6 +22,7 @@ import torch
 
 from ramify.base.config import Train
 from ramify.base.errors import TrainingError
+from ramify.base.progress import Progress
 from ramify.base.rng import key
 from ramify.base.runs import Run
 from ramify.train.checkpoint import (
@@ -37,7 +38,6 @@ from ramify.train.interrupt import DeferredInterrupt
 from ramify.train.metrics import MetricLog, Metrics, NoMetrics
 from ramify.train.objective import Objective, Share
 from ramify.train.optimizer import LossScale, MasterAdamW
-from ramify.train.progress import Progress
 from ramify.train.ranks import ALONE, Ranks
 from ramify.train.schedule import Schedule
 from ramify.train.sharding import assembled, is_sharded

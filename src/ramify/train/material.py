@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ramify.base.config import RunConfig
-from ramify.train.progress import Progress
+from ramify.base.progress import Progress
 from ramify.train.schedule import Schedule
 
 Row = TypeVar("Row", covariant=True)

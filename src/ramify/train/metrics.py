@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from ramify.base.progress import Progress
 from ramify.base.records import write_text
 from ramify.base.runs import Run
-from ramify.train.progress import Progress
 
 
 class Metrics(Protocol):

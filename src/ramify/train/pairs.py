@@ -16,7 +16,7 @@ from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, DataError, LengthError
 from ramify.base.types import Completion, Conversation, Example, Pair, TokenSequence
 from ramify.data.source import training_source
-from ramify.data.sources import RowStream, read_rows, stream_rows
+from ramify.data.sources import pairs_of, read_rows, stream_rows
 from ramify.prompts.renderer import Renderer
 from ramify.train.grouping import group_pairs
 from ramify.train.material import RunData
@@ -120,28 +120,6 @@ def read_preferences(config: RunConfig, split: Split) -> list[Pair]:
             f"data.turns = {config.data.turns}: a preference pair has one answer a side, which is trained"
         )
     return pairs_of(stream_rows(training_source(config.data, split)))
-
-
-def pairs_of(rows: RowStream) -> list[Pair]:
-    """The preference pairs of rows that are all pairs.
-
-    Raises:
-        DataError: they cannot be used, or some are no pairs.
-    """
-    found, other = list[Pair](), None
-    for row in rows:
-        if row.decoded.pair is not None:
-            found.append(row.decoded.pair)
-        else:
-            other = other or row
-    if other is not None:
-        missing = rows.count - rows.bad.count - len(found)
-        raise DataError(
-            f"{missing} of {rows.count} rows are no preference pairs (shapes: {' + '.join(rows.shapes)})",
-            path=other.place.path,
-            hint="pairs have prompt, chosen and rejected",
-        )
-    return found
 
 
 def render_pairs(

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ramify.base.progress import Progress
 from ramify.base.records import write_bytes
 from ramify.base.types import TokenSequence
 from ramify.model.logprobs import sequence_logprobs, without_dropout
 from ramify.train.pairs import PairSet
 from ramify.train.preference import Floats, Reference
-from ramify.train.progress import Progress
 from ramify.train.ranks import ALONE, Ranks
 from ramify.tree.pack import micro_batches, pack
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from ramify.base.config import Data, RunConfig
 from ramify.base.errors import DataError, LengthError
+from ramify.base.progress import Progress
 from ramify.data.checks import asked_key, prompt_key
 from ramify.prompts.many import Encoded, encode_many
 from ramify.prompts.renderer import Renderer
 from ramify.train.grouping import Groups
 from ramify.train.look import Look, Pick
 from ramify.train.material import Material, RunData
-from ramify.train.progress import Progress
 from ramify.train.rows import Turns, TurnStream, length_limit, measured_prompts
 from ramify.train.store import TokenStore, TokenWriter, new_store
 
@@ -46,7 +46,7 @@ class TrainingSet:
         asked: [n] uint64, `asked_key` of every example, sorted; empty when nobody asked for them.
         look: which rows are worth looking at.
         too_long: sequences left out because they were longer than allowed.
-        unusable: what is to be said of rows that could not be rendered, when there were any.
+        n_unusable: rows that could not be rendered, and `unusable` what is to be said of them, when there were any.
         known: sources of rows whose prompt was known already.
     """
 
@@ -55,6 +55,7 @@ class TrainingSet:
     asked: Keys
     look: Look
     too_long: int = 0
+    n_unusable: int = 0
     unusable: str | None = None
     known: tuple[str, ...] = ()
 
@@ -108,6 +109,9 @@ def render_all(
     train_set = render(rows, renderer, limit, config.data, "training rows", _NO_KEYS if validates else None)
     if validates:
         valid_set = render(valid, renderer, limit, config.data, "validation rows", train_set.asked)
+    for name, part, made in (("training", material.train, train_set), ("validation", material.valid, valid_set)):
+        if isinstance(part, TurnStream) and made is not None:
+            _refuse_share(part, made, config.data, f"{name} rows")
     said = [part.left_out for part in (material.train, material.valid) if isinstance(part, TurnStream)]
     said += [part.unusable for part in (train_set, valid_set) if part is not None]
     return RunData(
@@ -118,6 +122,19 @@ def render_all(
         measured=0 if valid_set is None else _also_measured(config, valid_set),
         left_out=tuple(line for line in said if line),
     )
+
+
+def _refuse_share(read: TurnStream, made: TrainingSet, data: Data, name: str) -> None:
+    """Rows that could not be read and rows that could not be rendered have one share together.
+
+    Raises:
+        DataError: they are more than may be left out.
+    """
+    unused = read.unused + made.n_unusable
+    if unused > data.bad_rows * read.read:
+        said = "; ".join(each for each in (read.left_out, made.unusable) if each)
+        hint = f"data.bad_rows = {data.bad_rows:g} is the share that may be left out"
+        raise DataError(f"{name}: {unused} of {read.read} rows cannot be used: {said}", hint=hint)
 
 
 def _watched(rows: Iterable[Turns], progress: Progress | None) -> Iterator[Turns]:
@@ -205,6 +222,7 @@ class _Rendering:
             asked=np.unique(np.array(self.asked, np.uint64)),
             look=self.look,
             too_long=self.too_long,
+            n_unusable=self.unusable,
             unusable=self._unusable() if self.unusable else None,
             known=tuple(self.leaked),
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import TrainingError
+from ramify.base.progress import LogProgress, Progress
 from ramify.base.records import json_line, write_json, write_jsonl
 from ramify.base.runs import Run
 from ramify.base.types import Example, Problem
@@ -32,7 +33,6 @@ from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
 from ramify.train.material import Material
 from ramify.train.prepare import check_start
-from ramify.train.progress import LogProgress, Progress
 from ramify.train.ranks import check_alone
 from ramify.train.rows import Turns, has_validation, read_training_problems, read_turns
 from ramify.train.select import Selection, Yield, select, yield_record

@@ -54,6 +54,16 @@ class TurnStream:
         return self._unread
 
     @property
+    def read(self) -> int:
+        """Rows read so far."""
+        return self._rows.count
+
+    @property
+    def unused(self) -> int:
+        """Rows so far that could not be read, or hold nothing to imitate."""
+        return self._empty + self._rows.bad.count
+
+    @property
     def left_out(self) -> str | None:
         """What was read and left out so far, when something was."""
         if self._first is None:
@@ -68,8 +78,7 @@ class TurnStream:
                 yield found
             else:
                 self._empty, self._first = self._empty + 1, self._first or row
-        unused = self._empty + self._rows.bad.count
-        if self._first is not None and unused > self._config.data.bad_rows * self._rows.count:
+        if self._first is not None and self.unused > self._config.data.bad_rows * self._rows.count:
             raise _nothing_to_imitate(self._first, self._empty, self._rows.count)
 
 

@@ -12,6 +12,7 @@ run.json              status (finished, stopped, failed), seconds (all, of the d
 from __future__ import annotations
 
 from ramify.base.config import RunConfig
+from ramify.base.progress import Progress
 from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
 from ramify.prompts.renderer import Renderer
@@ -20,7 +21,6 @@ from ramify.train.look import write_page
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Supervised
 from ramify.train.prepare import Prepared
-from ramify.train.progress import Progress
 from ramify.train.render import TrainingSet, render_all
 from ramify.train.rows import Turns, read_turns
 from ramify.train.staged import Goal, Method, Staged, read_and_train

@@ -15,6 +15,7 @@ from peft import PeftModel
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, RunError, TrainingError
+from ramify.base.progress import LogProgress, NoProgress, Progress
 from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
 from ramify.model.lora import save_trained
@@ -33,7 +34,6 @@ from ramify.train.loop import Job, Loop, Watch, unwatched
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.objective import Objective
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.progress import LogProgress, NoProgress, Progress
 from ramify.train.ranks import ALONE, Ranks, joined
 from ramify.train.rows import Split, has_validation
 from ramify.train.sharding import shard

@@ -19,13 +19,14 @@ import numpy as np
 
 from ramify.base.config_mix import MixConfig, MixSource
 from ramify.base.errors import ConfigError, DataError
+from ramify.base.progress import SILENT, Progress
 from ramify.data.mix import arrow, near
 from ramify.data.mix.choose import Flags, by_key, pick, quotas, without_duplicates
 from ramify.data.mix.folder import MixFolder
 from ramify.data.mix.identity import decides, decides_all
 from ramify.data.mix.intake import Rules, take_in
 from ramify.data.mix.overlap import Overlap
-from ramify.data.mix.records import SILENT, Drop, Kind, Watch
+from ramify.data.mix.records import Drop, Kind
 from ramify.data.mix.report import make_report
 from ramify.data.mix.shelf import Reader, Taken, finished, nothing
 from ramify.data.mix.write import NOTHING_ELSE, Made, Wishes, write
@@ -33,7 +34,7 @@ from ramify.prompts.renderer import Renderer
 
 
 def mix(
-    config: MixConfig, folder: MixFolder, renderer: Renderer, wishes: Wishes = NOTHING_ELSE, watch: Watch = SILENT
+    config: MixConfig, folder: MixFolder, renderer: Renderer, wishes: Wishes = NOTHING_ELSE, watch: Progress = SILENT
 ) -> Made:
     """Make a mix.
 
@@ -66,7 +67,7 @@ def mix(
         raise
 
 
-def _first_pass(rules: Rules, folder: MixFolder, watch: Watch) -> list[Taken]:
+def _first_pass(rules: Rules, folder: MixFolder, watch: Progress) -> list[Taken]:
     common = decides_all(rules)
     taken: list[Taken] = []
     for number, source in enumerate(rules.config.sources):
@@ -83,7 +84,7 @@ def _first_pass(rules: Rules, folder: MixFolder, watch: Watch) -> list[Taken]:
     return taken
 
 
-def _taken(folder: Path, source: MixSource, rules: Rules, kind: Kind | None, common: str, watch: Watch) -> Taken:
+def _taken(folder: Path, source: MixSource, rules: Rules, kind: Kind | None, common: str, watch: Progress) -> Taken:
     """A source, read now or before.
 
     Raises:
@@ -99,7 +100,7 @@ def _taken(folder: Path, source: MixSource, rules: Rules, kind: Kind | None, com
     return found
 
 
-def _compared(config: MixConfig, taken: Sequence[Taken], watch: Watch) -> tuple[list[Flags], list[Counter[str]]]:
+def _compared(config: MixConfig, taken: Sequence[Taken], watch: Progress) -> tuple[list[Flags], list[Counter[str]]]:
     """Which entries stay in comparison with all others, and how many of each source do not, by reason."""
     indices = [each.index for each in taken]
     everything = [np.ones(len(index), np.bool_) for index in indices]
@@ -113,7 +114,7 @@ def _compared(config: MixConfig, taken: Sequence[Taken], watch: Watch) -> tuple[
     ]
 
 
-def _unlike(taken: Sequence[Taken], stays: Sequence[Flags], similarity: float, watch: Watch) -> list[Flags]:
+def _unlike(taken: Sequence[Taken], stays: Sequence[Flags], similarity: float, watch: Progress) -> list[Flags]:
     """Without near-duplicates: of similar entries that of the first source stays, there the one of the smallest key."""
     order = [by_key(each.index, flags) for each, flags in zip(taken, stays, strict=True)]
     watch.start("comparing", sum(map(len, order)))
@@ -125,7 +126,7 @@ def _unlike(taken: Sequence[Taken], stays: Sequence[Flags], similarity: float, w
     return found
 
 
-def _texts(taken: Sequence[Taken], order: Sequence[Any], watch: Watch) -> Iterator[str]:
+def _texts(taken: Sequence[Taken], order: Sequence[Any], watch: Progress) -> Iterator[str]:
     """What entries say, system turns left out."""
     done = 0
     for source, entries in zip(taken, order, strict=True):

@@ -16,12 +16,14 @@ import numpy as np
 
 from ramify.base.config_mix import MixConfig, MixSource
 from ramify.base.errors import ConfigError, DataError
+from ramify.base.progress import Progress
 from ramify.base.rng import key
 from ramify.base.types import Conversation
 from ramify.data.fields import Place
 from ramify.data.mix.erase import Erased, erase
+from ramify.data.mix.origin import origin_of
 from ramify.data.mix.overlap import Overlap
-from ramify.data.mix.records import Drop, Entry, Kind, Outcome, Watch, entries_of, folded
+from ramify.data.mix.records import Drop, Entry, Kind, Outcome, entries_of, folded
 from ramify.data.mix.shelf import ROW, Counts, Index, Shelf, Taken
 from ramify.data.source import Source
 from ramify.data.sources import Row, stream_rows
@@ -66,7 +68,7 @@ class _Candidate:
     erased: Erased
 
 
-def take_in(folder: Path, source: MixSource, rules: Rules, kind: Kind | None, settings: str, watch: Watch) -> Taken:
+def take_in(folder: Path, source: MixSource, rules: Rules, kind: Kind | None, settings: str, watch: Progress) -> Taken:
     """Read a source and set aside what can be used.
 
     Args:
@@ -97,7 +99,7 @@ class _Intake:
         self._worst: DataError | None = None
         self._last_bad: Place | None = None
 
-    def run(self, watch: Watch) -> Index:
+    def run(self, watch: Progress) -> Index:
         """Read all rows of the source."""
         stream = stream_rows(self._origin)
         rows = iter(stream)
@@ -210,17 +212,7 @@ class _Intake:
 
 def source_of(source: MixSource, config: MixConfig) -> Source:
     """Where the rows of a source are read from."""
-    return Source(
-        name=source.path,
-        config=source.config,
-        split=source.split,
-        revision=source.revision,
-        stream=source.stream,
-        columns=source.columns,
-        shape=source.shape,
-        bad_rows=config.bad_rows,
-        limit=source.limit,
-    )
+    return origin_of(source, stream=source.stream, bad_rows=config.bad_rows, limit=source.limit)
 
 
 def _answers_as_they_stand(row: Row, source: MixSource) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ramify.base.config_mix import Evaluation
 from ramify.base.errors import ConfigError, DataError
 from ramify.base.types import Conversation
+from ramify.data.mix.origin import origin_of
 from ramify.data.source import Source
 from ramify.data.sources import Row, stream_rows
 
@@ -90,15 +91,7 @@ class Overlap:
 
 def evaluated(evaluation: Evaluation) -> Source:
     """Where the rows of an evaluation are read from: its test split where it has several and none is named."""
-    return Source(
-        name=evaluation.path,
-        config=evaluation.config,
-        split=evaluation.split,
-        revision=evaluation.revision,
-        columns=evaluation.columns,
-        shape=evaluation.shape,
-        default_split="test",
-    )
+    return origin_of(evaluation, default_split="test")
 
 
 def _prompts(row: Row) -> list[Conversation]:

@@ -4,45 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from ramify.base.types import Completion, Conversation, Example, Message
 from ramify.data.sources import Row
-
-
-class Watch(Protocol):
-    """Whoever watches a mix being made. Stages follow each other: `start`, any number of `update`, `close`."""
-
-    def start(self, stage: str, total: int | None, done: int = 0) -> None:
-        """A stage of `total` rows begins; None: nobody knows how many."""
-
-    def update(self, done: int, **values: float) -> None:
-        """So many rows are done."""
-
-    def note(self, message: str) -> None:
-        """A line to read."""
-
-    def close(self) -> None:
-        """The stage has ended, finished or not."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def start(self, stage: str, total: int | None, done: int = 0) -> None:
-        """Say nothing."""
-
-    def update(self, done: int, **values: float) -> None:
-        """Say nothing."""
-
-    def note(self, message: str) -> None:
-        """Say nothing."""
-
-    def close(self) -> None:
-        """Say nothing."""
-
-
-SILENT = Silent()
 
 
 class Kind(Enum):

@@ -11,11 +11,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ramify.base.progress import Progress
 from ramify.base.records import write_json, write_text
 from ramify.data.mix import arrow
 from ramify.data.mix.choose import Picks
 from ramify.data.mix.folder import PAGE, REPORT, MixFolder
-from ramify.data.mix.records import Kind, Watch
+from ramify.data.mix.records import Kind
 from ramify.data.mix.report import Report
 from ramify.data.mix.shelf import Reader, Taken
 
@@ -52,7 +53,7 @@ class Made:
 
 
 def write(
-    folder: MixFolder, taken: Sequence[Taken], picks: Picks, report: Report, wishes: Wishes, watch: Watch
+    folder: MixFolder, taken: Sequence[Taken], picks: Picks, report: Report, wishes: Wishes, watch: Progress
 ) -> Made:
     """Write the folder of a mix, whole or not at all.
 
@@ -90,7 +91,7 @@ class _Rows:
     readers: Sequence[Reader]
     picks: Picks
     wishes: Wishes
-    watch: Watch
+    watch: Progress
     shown: list[dict[str, Any]] = field(default_factory=list)
     done: int = 0
 

@@ -32,7 +32,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Of the processes beside the main one: they are silent."""
+    """Tells nobody: of the processes beside the main one, and where nobody asked."""
 
     def start(self, stage: str, total: int | None, done: int = 0) -> None:
         """Say nothing."""
@@ -45,6 +45,9 @@ class NoProgress:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+SILENT = NoProgress()
 
 
 class LogProgress:
