@@ -157,6 +157,9 @@ class Sampling(Section):
     """Keep the k likeliest tokens; 0: all."""
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Keep tokens at least this fraction as likely as the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
+    repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
+    """Above 1: logits of tokens that prompt or completion hold already are divided by it (multiplied where they are
+    negative), before the temperature (Keskar et al. 2019, arXiv 1909.05858)."""
     max_new_tokens: Positive = 128
     """Longest completion in tokens."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
