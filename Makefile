@@ -19,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: $(VENV)/.installed  ## the whole path on the embedded model: prompting, SFT, rejection sampling, report
+demo: $(VENV)/.installed-export  ## the whole path on the embedded model: prompting, SFT, rejection sampling, export, report
 	$(BIN)/python -m ramify demo
 
 test: $(VENV)/.installed-test  ## all tests but those marked `proof`
@@ -40,11 +40,12 @@ format: $(VENV)/.installed-check  ## let ruff fix and format
 
 bench-deps: $(VENV)/.installed-bench  ## install what the benchmarks compare with
 
-bench: $(VENV)/.installed-bench  ## sampling, SFT and DPO against their peers, side by side (DTYPE=bf16, fp32 or best)
+bench: $(VENV)/.installed-bench  ## sampling, SFT, DPO and chat against their peers, side by side (DTYPE=bf16, fp32 or best)
 	mkdir -p runs/bench
 	$(BIN)/python -m benchmarks.sampling --dtype $(DTYPE) --out runs/bench/sampling.json
 	$(BIN)/python -m benchmarks.sft --dtype $(DTYPE) --out runs/bench/sft.json
 	$(BIN)/python -m benchmarks.dpo --dtype $(DTYPE) --out runs/bench/dpo.json
+	$(BIN)/python -m benchmarks.chat --out runs/bench/chat.json
 
 clean:  ## remove the virtual environment and caches (never runs/)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -18,7 +18,8 @@ from ramify.model import rates
 from ramify.model.logprobs import token_logprobs
 from ramify.sample import attention, decoder, prefix
 from ramify.sample.decoder import FAMILIES, decoder_of
-from ramify.sample.engine import NetworkForward, TreeSampler
+from ramify.sample.engine import TreeSampler
+from ramify.sample.forward import NetworkForward
 from ramify.sample.passes import PrefillPass
 from ramify.sample.weights import fast_weights
 from ramify.tree.pack import pack

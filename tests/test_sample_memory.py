@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ramify.base.types import Sample
 from ramify.model import rates
-from ramify.sample import decoder, engine, weights
-from ramify.sample.engine import NetworkForward
+from ramify.sample import decoder, forward, weights
+from ramify.sample.forward import NetworkForward
 from ramify.sample.weights import fast_weights, free_memory
 from ramify.train.steps import measure_all
 
@@ -156,7 +156,7 @@ def test_draws_need_no_fp64_on_the_device(settings: dict[str, Any], monkeypatch:
     loaded, prompts = loaded_model(), forked_prompts()[:3]
     expected = draw_samples(loaded, prompts, n=2, **settings)
     plain = NetworkForward.__call__
-    monkeypatch.setattr(engine, "decoder_of", lambda network: None)
+    monkeypatch.setattr(forward, "decoder_of", lambda network, merge: None)
     monkeypatch.setattr(NetworkForward, "__call__", lambda *args: plain(*args).as_subclass(OnMps))
     found = draw_samples(loaded, prompts, n=2, **settings)
     assert [s.token_ids for s in flat(found)] == [s.token_ids for s in flat(expected)]

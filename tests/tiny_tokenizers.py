@@ -47,10 +47,16 @@ def _trained(kind: str) -> str:
 
 
 def _with_bytes(tokenizer: Tokenizer) -> str:
-    """The 256 byte pieces put into the vocabulary, for letters it does not have."""
+    """The 256 byte pieces put into the vocabulary, for letters it does not have.
+
+    Every pair of pieces whose join is a piece becomes a merge, as in tokenizers made from a SentencePiece model.
+    """
     parts = json.loads(tokenizer.to_str())
     parts["pre_tokenizer"] = None  # was for the training only: words are kept apart by the merges themselves
     vocabulary = parts["model"]["vocab"]
+    joins = dict.fromkeys(left + right for left, right in parts["model"]["merges"])
+    cuts = [(join[:at], join[at:]) for join in joins for at in range(1, len(join))]
+    parts["model"]["merges"] = [pair for pair in cuts if vocabulary.keys() >= set(pair)]
     for byte in range(256):
         vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
     return json.dumps(parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +25,9 @@ from rich.progress import (
 from rich.table import Table
 
 from ramify.base.types import Sample
+
+if TYPE_CHECKING:
+    from ramify.sample.endpoint.usage import Usage
 
 _SHOWN = {"loss": "loss {:.3f}", "valid_loss": "valid {:.3f}", "tokens_per_second": "{:,.0f} tok/s", "lr": "lr {:.1e}"}
 
@@ -100,6 +103,12 @@ class SampleBar:
         self._tokens += len(sample.token_ids)
         seconds = max(perf_counter() - self._started, 1e-9)
         self._bars.update(self._done, tokens_per_second=self._tokens / seconds)
+
+
+def show_usage(usage: Usage) -> None:
+    """One line on standard error about what an endpoint was asked; none when nothing was."""
+    if usage.requests:
+        console().print(f"spent: {usage.words}", style="dim", markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -6,6 +6,7 @@ configuration is saved in the run folder. Nothing here imports torch.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -222,6 +223,53 @@ class Evaluation(Section):
     computed on the prefix tree without drawing anything (nothing of `sample` is read then)."""
 
 
+class Endpoint(Section):
+    """A server that speaks OpenAI's HTTP interface (engine openai): where it is, and how it is treated."""
+
+    base_url: str | None = None
+    """Where it answers, its version included: http://127.0.0.1:8000/v1, https://api.openai.com/v1."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the key; None: no key is sent. The key itself is written nowhere."""
+    parallel: Positive = 8
+    """Requests under way at once."""
+    requests_per_minute: Positive | None = None
+    """Most requests begun in a minute; None: no limit."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds to wait for an answer before it is asked for again."""
+    retries: Annotated[int, Field(ge=0)] = 6
+    """How often a request is sent again that was refused for the moment, timed out or was answered with nonsense."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        # The value is not repeated where it may hold a password: settings are shown and saved.
+        if value is None:
+            return None
+        if any(mark in value for mark in "@?#"):
+            raise ValueError("endpoint.base_url: keys and passwords have no place in it; name a variable (key_env)")
+        if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
+            raise ValueError(f"endpoint.base_url = {value!r}: http://host:port/v1 or https://host/v1 is needed")
+        return value.rstrip("/")
+
+    @field_validator("key_env")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("endpoint.key_env: the name of an environment variable is needed, never the key itself")
+        return value
+
+
+EngineName = Literal["own", "llamacpp", "openai", "vllm"]
+
+_IDLE: dict[EngineName, tuple[str, ...]] = {
+    "own": (),
+    "llamacpp": ("adapter", "revision"),
+    "openai": ("adapter", "revision", "prompt.chat_template", "sample_prompt.chat_template", "sample.live"),
+    "vllm": (),
+}
+"""Settings of what is drawn that an engine does not know."""
+
+
 class RunConfig(Section):
     """One run."""
 
@@ -251,6 +299,26 @@ class RunConfig(Section):
     select: Select = Select()
     dpo: DPO = DPO()
     evaluate: Evaluation = Evaluation()
+    engine: EngineName = "own"
+    """What draws completions: own; llamacpp (a GGUF file); openai (a server, see `endpoint`); vllm."""
+    endpoint: Endpoint = Endpoint()
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> RunConfig:
+        named = f"engine = {self.engine}"
+        for name, value in self.endpoint:
+            if self.engine != "openai" and value != Endpoint.model_fields[name].default:
+                raise ValueError(f"endpoint.{name} = {value!r}: {named} asks no endpoint; engine = openai does")
+        if self.engine == "openai" and self.endpoint.base_url is None:
+            raise ValueError("engine = openai needs endpoint.base_url, as in http://127.0.0.1:8000/v1")
+        if self.engine != "own" and self.evaluate.scoring == "options":
+            raise ValueError(f"evaluate.scoring = options is computed by engine own, not by {named}")
+        for setting in _IDLE[self.engine]:
+            section, _, name = setting.rpartition(".")
+            holder = getattr(self, section) if section else self
+            if holder is not None and getattr(holder, name) != type(holder).model_fields[name].default:
+                raise ValueError(f"{setting} = {getattr(holder, name)!r} does nothing with {named}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -29,6 +29,7 @@ def evaluate(
     system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of the model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    engine: Annotated[str | None, typer.Option(help="own, llamacpp (a GGUF file), openai (a server) or vllm.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for it; default below.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another evaluation in --out.")] = False,
 ) -> None:
@@ -51,13 +52,14 @@ def evaluate(
         "prompt.system": system,
         "adapter": adapter,
         "seed": seed,
+        "engine": engine,
         "out": out,
     }
-    from ramify.cli.settings import given
+    from ramify.cli.settings import given, with_gguf_file
     from ramify.console import SampleBar, console
     from ramify.evaluate.settings import evaluation_config
 
-    config = evaluation_config(model, overrides or [], given(options))
+    config = with_gguf_file(evaluation_config(model, overrides or [], given(options)))
     _refuse_drawing(config, [*given(options), *(each.partition("=")[0] for each in overrides or [])])
     console().print(_what(config), style="dim", markup=False)
     from ramify.evaluate.folder import drawn_before
@@ -93,12 +95,13 @@ def _what(config: RunConfig) -> str:
     if config.evaluate.scoring == "options":
         drawn = "the most probable option"
     worked = f", few-shot {prompt.fewshot}" if prompt.fewshot else ""
-    return f"{config.model} on {config.task.name}: {prompt.chat_template} template{worked}, {drawn}"
+    by = "" if config.engine == "own" else f" by {config.engine}"
+    return f"{config.model}{by} on {config.task.name}: {prompt.chat_template} template{worked}, {drawn}"
 
 
 def _show(found: Evaluation) -> None:
     """A table on standard output, so that it can be piped."""
-    from ramify.console import output, table
+    from ramify.console import output, show_usage, table
     from ramify.evaluate.words import rate
 
     scores = found.scores
@@ -117,6 +120,7 @@ def _show(found: Evaluation) -> None:
     output().print(table("", ("", "95 % interval in brackets"), rows))
     if found.ratings is not None:
         _show_ratings(found.ratings)
+    show_usage(found.usage)
     if found.folder is not None:
         typer.echo(f"written to {found.folder}", err=True)
 

@@ -14,6 +14,7 @@ def generate(
     prompts: Annotated[
         str, typer.Argument(metavar="PROMPTS|-", help="Lines (.txt), rows (.json, .jsonl), or - for stdin.")
     ],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
     out: Annotated[Path | None, typer.Option(help="File of JSON lines; default: standard output.")] = None,
     model: Annotated[str, typer.Option(help="nano, a hub id, a folder, or a run.")] = "nano",
     adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of it.")] = None,
@@ -25,6 +26,7 @@ def generate(
     chat_template: Annotated[str | None, typer.Option(help="model, plain, chatml, llama3, or a Jinja file.")] = None,
     system: Annotated[str | None, typer.Option(help="A system turn.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every draw.")] = None,
+    engine: Annotated[str | None, typer.Option(help="own, llamacpp (a GGUF file), openai (a server) or vllm.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows that are in --out, make the others.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
 ) -> None:
@@ -42,10 +44,11 @@ def generate(
         "prompt.system": system,
         "adapter": adapter,
         "seed": seed,
+        "engine": engine,
     }
     from ramify.base.errors import ConfigError
-    from ramify.cli.settings import given
-    from ramify.console import Bars
+    from ramify.cli.settings import given, with_gguf_file
+    from ramify.console import Bars, show_usage
     from ramify.evaluate.complete import Destination, check_destination, complete, read_prompts
     from ramify.evaluate.settings import evaluation_config
 
@@ -56,7 +59,7 @@ def generate(
     if out is not None:
         check_destination(out, prompts, resume=resume, overwrite=overwrite)
     asked = read_prompts(prompts)
-    config = evaluation_config(model, options=given(options))
+    config = with_gguf_file(evaluation_config(model, overrides or [], given(options)))
     destination = Destination(out, asked, config.sample.n)
     if resume:
         destination.keep()
@@ -65,15 +68,19 @@ def generate(
     waiting = destination.waiting
     if waiting:
         from ramify.console import SampleBar
-        from ramify.evaluate.run import load
+        from ramify.sample.engines import open_engine
 
-        loaded = load(config)
+        opened = open_engine(config, config.prompt)
         destination.begin()
-        with SampleBar("generating", len(waiting) * config.sample.n) as bar:
+        try:
+            with SampleBar("generating", len(waiting) * config.sample.n) as bar:
 
-            def on_sample(sample: Sample) -> None:
-                bar(sample)
-                destination.add(sample)
+                def on_sample(sample: Sample) -> None:
+                    bar(sample)
+                    destination.add(sample)
 
-            complete(config, loaded, waiting, on_sample)
+                complete(config, opened, waiting, on_sample)
+        finally:
+            opened.close()
+            show_usage(opened.usage())
     destination.close()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli import compare, data, demo, erasure, evaluate, generate, sample, train
+from ramify.cli import chat, compare, data, demo, erasure, evaluate, export, generate, sample, serve, train, ui
 from ramify.cli.errors import Commands, report
 
 _QUIET = {
@@ -38,6 +38,10 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("erasure")(erasure.erasure)
 app.command("generate")(generate.generate)
+app.command("export")(export.export)
+app.command("chat")(chat.chat)
+app.command("ui")(ui.ui)
+app.command("serve")(serve.serve)
 app.add_typer(data.app, name="data")
 
 

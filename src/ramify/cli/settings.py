@@ -39,6 +39,20 @@ def config_from(arguments: Sequence[str], options: Mapping[str, Any] | None = No
     return config
 
 
+def with_gguf_file(config: RunConfig) -> RunConfig:
+    """With engine llamacpp, the GGUF file in place of what the user calls it: an export, or `REPO, Q4`.
+
+    Raises:
+        ModelError: there is no such file, or there are several.
+    """
+    if config.engine != "llamacpp":
+        return config
+    from ramify.serve.gguf_choices import find_gguf
+
+    path = find_gguf(config.model)
+    return config if path is None else config.model_copy(update={"model": str(path)})
+
+
 def is_override(argument: str) -> bool:
     """Whether an argument is `key=value`; else it names a file. A file whose name holds `=` is told by its folder."""
     key, equals, _ = argument.partition("=")

@@ -17,6 +17,8 @@ from ramify.demo.stages import DemoStage
 from ramify.evaluate import words
 from ramify.evaluate.run import Evaluation
 from ramify.evaluate.stages import Stage, compare
+from ramify.export.card import parity_head, parity_lines
+from ramify.export.run import Export
 
 
 class Narrator:
@@ -85,6 +87,24 @@ class Narrator:
             f"({speed.ratio:.0f} times), {same}."
         )
 
+    def exporting(self) -> None:
+        """The export begins."""
+        self._line("")
+        self._line("export", "bold cyan")
+        self._line(
+            "The adapter is merged and written as GGUF files for llama.cpp. Each is read back, and has to be the model "
+            "that was trained: the same prompt ids, the same next tokens, the same ends."
+        )
+
+    def exported(self, found: Export) -> None:
+        """The parity table."""
+        self._print(table("", parity_head(found.rows), parity_lines(found.rows)))
+
+    def not_exported(self) -> None:
+        """What it takes to export."""
+        self._line("")
+        self._line("Not exported to GGUF: pip install 'ramify[export]' brings what that needs.", "dim")
+
     def end(self, stages: list[Stage], out: Path, seconds: float) -> None:
         """The table, what it shows, and what to do next."""
         self._line("")
@@ -100,6 +120,7 @@ class Narrator:
         self._line(f"report: {out / 'report.html'}   results: {out / 'results.json'}   ({seconds:.0f} s)")
         self._line("next:", "dim")
         self._line(f"  ramify generate questions.txt --model {out / 'rft'}      ask it your own questions, one a line")
+        self._line(f"  ramify chat {out / 'rft'}      talk to it; ramify ui opens a page")
         self._line(f"  ramify compare {out / 'sft'} {out / 'rft'} --out compared.html")
         self._line(
             "  ramify train method=sft model=nano data.train=FILE.json out=runs/mine      train on your own rows"

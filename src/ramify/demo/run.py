@@ -1,9 +1,10 @@
-"""`ramify demo`: runs the stages, keeps what is finished, and writes results.json and report.html."""
+"""`ramify demo`: runs the stages, keeps what is finished, exports the last, writes results.json and report.html."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,10 +24,16 @@ from ramify.evaluate.report import Contents, write_report
 from ramify.evaluate.run import evaluate, load, problems_of
 from ramify.evaluate.settings import evaluation_config
 from ramify.evaluate.stages import Stage, compare
+from ramify.export.card import parity_head, parity_lines
+from ramify.export.plan import Wish
+from ramify.export.run import Export, export
 from ramify.model.load import LoadedModel
 from ramify.train import rft, sft
 from ramify.train.folder import check_unchanged
 from ramify.train.rows import read_examples
+
+KINDS = ("f16", "q8_0", "q4_k_m")
+_SCORED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,11 @@ class DemoOptions:
     quick: bool = False
     n: int | None = None
     overwrite: bool = False
+
+    @property
+    def quick_score(self) -> int:
+        """Questions that every exported file answers too."""
+        return min(self.n or _SCORED, 10 if self.quick else _SCORED)
 
 
 def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str, Any]:
@@ -67,9 +79,12 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     measured = [Stage(stage.name, stage.evaluation, stage.folder if stage.trains else None) for stage in stages]
     speed = measure_speed(base, stages[1].config, measured[1])
     say.speed(speed)
+    exported = _export(stages[-1], options, say)
     results = _results(stages, measured, speed, perf_counter() - began)
-    write_json(options.out / "results.json", results)
-    write_report(options.out / "report.html", Contents(_title(stages[0].config), measured, speed=speed.table()))
+    write_json(options.out / "results.json", {**results, "parity": to_plain(list(exported.rows if exported else ()))})
+    tables = {"Export": (parity_head(exported.rows), parity_lines(exported.rows))} if exported else {}
+    contents = Contents(_title(stages[0].config), measured, speed=speed.table(), tables=tables)
+    write_report(options.out / "report.html", contents)
     say.end(measured, options.out, perf_counter() - began)
     return results
 
@@ -148,6 +163,20 @@ def as_begun(run: Run, config: RunConfig) -> RunConfig | None:
         return None
     moved = config.evaluate != before.evaluate and config.data.valid is not None
     return None if moved and read_examples(config, "valid") != read_examples(begun, "valid") else begun
+
+
+def _export(stage: DemoStage, options: DemoOptions, say: Narrator) -> Export | None:
+    """The last stage as GGUF files, proven; None where the packages that write and read them are not installed."""
+    if not all(map(find_spec, ("gguf", "cyllama"))):
+        say.not_exported()
+        return None
+    say.exporting()
+    wish = Wish(
+        str(stage.folder), options.out / "export", quants=KINDS, score=options.quick_score, name="demo", overwrite=True
+    )
+    found = export(wish, say.bars)
+    say.exported(found)
+    return found
 
 
 def _is_measured(config: RunConfig) -> bool:

@@ -17,7 +17,7 @@ from ramify.base.types import Conversation, Message, Problem, Sample
 from ramify.data.sources import read_rows
 
 if TYPE_CHECKING:
-    from ramify.model.load import LoadedModel
+    from ramify.sample.engines import OpenedEngine
 
 _HEAD = b'{"id": '  # how every row begins
 
@@ -49,20 +49,17 @@ def read_prompts(source: str) -> list[Problem]:
 
 
 def complete(
-    config: RunConfig, loaded: LoadedModel, problems: Sequence[Problem], on_sample: Callable[[Sample], None]
+    config: RunConfig, engine: OpenedEngine, problems: Sequence[Problem], on_sample: Callable[[Sample], None]
 ) -> list[list[Sample]]:
     """Draw `config.sample.n` completions of each problem's prompt.
 
     Raises:
         LengthError: a prompt leaves no room for the new tokens.
     """
-    from ramify.model.lora import fit_template
-    from ramify.sample.engine import TreeSampler
-    from ramify.sample.sampler import PromptTokens
+    from ramify.sample.prompting import prompt_of
 
-    loaded, renderer, _ = fit_template(loaded, config.prompt)
-    prompts = [PromptTokens(problem.id, renderer.prompt_ids(problem.prompt)) for problem in problems]
-    return TreeSampler(loaded).sample(prompts, config.sample, seed=config.seed, on_sample=on_sample)
+    prompts = [prompt_of(engine.asker, problem) for problem in problems]
+    return engine.sampler.sample(prompts, config.sample, seed=config.seed, on_sample=on_sample)
 
 
 def check_destination(path: Path, prompts: str, *, resume: bool, overwrite: bool) -> None:

@@ -39,12 +39,14 @@ class Contents:
         stages: in the order of the work; the first is what the others are held against, the last is the result.
         notes: sentences of the caller under the headline.
         speed: measured rates: name -> (value, unit), shown as a table.
+        tables: further sections by title, each a table: its columns, and its rows as words.
     """
 
     title: str
     stages: Sequence[Stage]
     notes: Sequence[str] = ()
     speed: Mapping[str, tuple[float, str]] | None = None
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] | None = None
 
 
 def write_report(path: Path, contents: Contents) -> None:
@@ -71,6 +73,7 @@ def render(contents: Contents) -> str:
         training_section(stages),
         yield_section(stages),
         page.section("Speed", _speed(contents.speed)),
+        *(page.section(title, page.table(*each)) for title, each in (contents.tables or {}).items()),
         *_examples(stages),
         page.section("Settings and versions", *(_settings(stage) for stage in stages)),
         "<footer>Intervals are 95 %: Wilson's for shares, Tango's for paired differences (a bootstrap over questions "
@@ -107,7 +110,7 @@ def _scores_table(stages: Sequence[Stage]) -> str:
     for stage in stages:
         s = stage.scores
         row = [stage.name, words.rate(s.accuracy), words.rate(s.answer_rate), words.percent(s.stop_rate.value)]
-        row += [words.percent(s.truncated.value), f"{s.tokens:.1f}", str(s.n)]
+        row += [words.percent(s.truncated.value), f"{s.tokens:.1f}" if s.tokens else "–", str(s.n)]
         row += [_at(s.pass_at_k, most), _at(s.maj_at_k, most)] if most > 1 else []
         rows.append(row)
     errors = sum(stage.scores.errors for stage in stages)

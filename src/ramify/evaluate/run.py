@@ -33,10 +33,12 @@ from ramify.evaluate.folder import check_folder, digest, drawing, open_draft, pu
 from ramify.evaluate.options import FILE, OptionScorer, OptionScores, check_options, check_settings, sort_scores
 from ramify.evaluate.ratings import Ratings, ratings
 from ramify.evaluate.scores import Scores, score
-from ramify.model.load import LoadedModel, load_model
-from ramify.model.lora import fit_template
+from ramify.model.load import LoadedModel
 from ramify.prompts.renderer import Renderer
-from ramify.sample.engine import TreeSampler
+from ramify.sample.endpoint.usage import Usage, accounted, usage_from
+from ramify.sample.engines import free_of_cost, nothing_to_close, open_engine
+from ramify.sample.engines import load as load
+from ramify.sample.prompting import Asker, prompt_of
 from ramify.sample.sampler import PromptTokens, Sampler
 from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.grading import Grading
@@ -54,6 +56,7 @@ class Evaluation:
         seconds: time spent sampling.
         ratings: agreement with the assistant (task grading), or None.
         folder: the run folder it was written to, or None.
+        usage: what an endpoint was asked for it, in all calls; nothing with other engines.
     """
 
     scores: Scores
@@ -63,6 +66,7 @@ class Evaluation:
     seconds: float
     ratings: Ratings | None = None
     folder: Path | None = None
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def accuracy(self) -> float:
@@ -86,18 +90,23 @@ class Evaluator:
 
     Attributes:
         sampler: writes answers; scorer: chooses among options instead when it is there.
+        renderer: makes its prompts.
         hashes: of the weights and of a user's task file: what decides an evaluation and is in no setting.
+        usage: what an endpoint was asked so far.
+        close: lets the model's memory go, where the caller did not load it.
     """
 
     sampler: Sampler
-    renderer: Renderer
+    renderer: Asker
     task: Task
     scorer: OptionScorer | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    usage: Callable[[], Usage] = free_of_cost
+    close: Callable[[], None] = nothing_to_close
 
     def prompts(self, problems: Sequence[Problem]) -> list[PromptTokens]:
         """What the model is given for each problem."""
-        return [PromptTokens(problem.id, self.renderer.prompt_ids(problem.prompt)) for problem in problems]
+        return [prompt_of(self.renderer, problem) for problem in problems]
 
     def measure(
         self,
@@ -140,26 +149,28 @@ class Evaluator:
         seconds = perf_counter() - started
         samples, verdicts = zip(*((each.sample, each.verdict) for each in collection.ordered(problems)), strict=True)
         found = ratings(problems, verdicts) if isinstance(self.task, Grading) else None
-        return Evaluation(score(samples, verdicts), tuple(problems), samples, verdicts, seconds, found)
+        scores = score(samples, verdicts)
+        return Evaluation(scores, tuple(problems), samples, verdicts, seconds, found, usage=self.usage())
 
 
 def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator:
-    """Put together what `config` asks for: `model`, `adapter`, `prompt` and `task`; `loaded` saves loading again.
+    """Put together what `config` asks for: engine, model, prompt and task; `loaded` saves loading again (own engine).
 
     Raises:
         ModelError, TaskError, ConfigError: one of the parts cannot be had.
     """
     check_settings(config)
     task = load_task(config.task)
-    if loaded is None:
-        loaded = load(config)
-    loaded, renderer, _ = fit_template(loaded, config.prompt)
-    hashes = {"weights": weights_digest(loaded)}
+    opened = open_engine(config, config.prompt, loaded)
+    hashes = dict(opened.hashes)
+    if opened.loaded is not None:
+        hashes["weights"] = weights_digest(opened.loaded)
     if Path(config.task.name).is_file():
         hashes["task file"] = sha256_file(Path(config.task.name))
-    by_options = config.evaluate.scoring == "options"
-    scorer = OptionScorer(loaded, renderer, config.train.micro_tokens) if by_options else None
-    return Evaluator(TreeSampler(loaded), renderer, task, scorer, hashes)
+    scorer = None
+    if config.evaluate.scoring == "options" and opened.loaded is not None and isinstance(opened.asker, Renderer):
+        scorer = OptionScorer(opened.loaded, opened.asker, config.train.micro_tokens)
+    return Evaluator(opened.sampler, opened.asker, task, scorer, hashes, opened.usage, opened.close)
 
 
 def weights_digest(loaded: LoadedModel) -> str:
@@ -170,17 +181,6 @@ def weights_digest(loaded: LoadedModel) -> str:
             first = parameter.reshape(-1)[:64].to("cpu", torch.bfloat16).float()  # the same in every type it loads in
             found.update(f"{name} {tuple(parameter.shape)}".encode() + first.numpy().tobytes())
     return found.hexdigest()
-
-
-def load(config: RunConfig) -> LoadedModel:
-    """The model that `config` names, on its device and in its type."""
-    return load_model(
-        config.model,
-        adapter=config.adapter,
-        revision=config.revision,
-        dtype=config.train.quantize or config.train.dtype,
-        device=config.train.device,
-    )
 
 
 def problems_of(config: RunConfig) -> list[Problem]:
@@ -220,23 +220,39 @@ def evaluate(
     if config.evaluate.scoring == "options":
         for problem in chosen:
             check_options(problem)
-    if config.out is None:
-        return evaluator(config, loaded).measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)
-    check_folder(config.out, config, chosen, overwrite)
+    if config.out is not None:
+        check_folder(config.out, config, chosen, overwrite)
     judge = evaluator(config, loaded)
+    try:
+        if config.out is None:
+            return judge.measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)
+        return _written(judge, config, config.out, chosen, on_sample, overwrite)
+    finally:
+        judge.close()
+
+
+def _written(
+    judge: Evaluator,
+    config: RunConfig,
+    folder: Path,
+    chosen: Sequence[Problem],
+    on_sample: Watcher | None,
+    overwrite: bool,
+) -> Evaluation:
+    """The evaluation in its run folder."""
     hashes = {**judge.hashes, "prompts": digest(judge.prompts(chosen))}
-    run = open_draft(config.out, config, chosen, hashes, overwrite)
-    with drawing(run):
+    run = open_draft(folder, config, chosen, hashes, overwrite)
+    with drawing(run), accounted(run, judge.usage):
         kept = Collection.open(run, chosen, judge.task)
         sort_scores(run.folder, chosen)
         found = judge.measure(chosen, config.sample, seed=config.seed, on_sample=on_sample, kept=kept)
         kept.sort(chosen)
         sort_scores(run.folder, chosen)
-    found = replace(found, seconds=seconds_of(run), folder=config.out)
+    found = replace(found, seconds=seconds_of(run), folder=folder, usage=usage_from(run.record))
     agreement = {} if found.ratings is None else {"ratings": to_plain(found.ratings)}
     write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds, **agreement})
     run.update(status="finished")
-    publish(run, config.out)
+    publish(run, folder)
     return found
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 from ramify.base.config import RunConfig
 from ramify.base.config_file import apply_override, parse_config
+from ramify.base.errors import ConfigError
 from ramify.base.runs import is_run, open_run
 
 DEFAULT_PROBLEMS = 500  # of a task's own held-out split
 DEFAULT_TEMPERATURE = 0.7  # when several samples of a problem are asked for
+_READS_RUNS = ("own", "vllm")
 _NAMING = ("adapter", "task.name", "prompt.fewshot", "prompt.chat_template", "evaluate.problems", "evaluate.scoring")
 _DECIDING = {"model", "adapter", "revision", "seed", "prompt", "task", "sample", "evaluate"}
+_DECIDING |= {"engine", "endpoint.base_url"}
 _DECIDING |= {"train.dtype", "train.quantize", "train.device"}
 
 
@@ -30,14 +33,35 @@ def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mappin
         ConfigError: a setting is refused.
         RunError: the run cannot be read.
     """
-    values: dict[str, Any] = _of_run(model) if is_run(model) else {"model": model}
-    before = _completed(deepcopy(values), "run" if is_run(model) else "command line")
+    engine = _engine(overrides, options or {})
+    from_run = is_run(model) and engine in _READS_RUNS  # an endpoint's model may have the name of a folder here
+    values: dict[str, Any] = _of_run(model, engine) if from_run else {"model": model}
+    before = _completed(deepcopy(values), "run" if from_run else "command line")
     for name, value in (options or {}).items():
         _put(values, name, value)
     for override in overrides:
         apply_override(values, override)
     config = _completed(values, "command line")
+    _refuse_idle(config, [*(options or {}), *(each.partition("=")[0] for each in overrides)])
     return config if config.out is not None else config.model_copy(update={"out": _folder(model, before, config)})
+
+
+def _engine(overrides: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The engine that is asked for."""
+    asked = [value for name, _, value in (each.partition("=") for each in overrides) if name == "engine"]
+    return asked[-1] if asked else str(options.get("engine", "own"))
+
+
+def _refuse_idle(config: RunConfig, named: Sequence[str]) -> None:
+    """Refuse settings of the own engine that were asked of another one.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    read = {"own": named, "vllm": ("train.dtype",)}.get(config.engine, ())
+    idle = [name for name in named if name.startswith("train.") and name not in read]
+    if idle:
+        raise ConfigError(f"{idle[0]}: does nothing with engine = {config.engine}", hint=f"leave {idle[0]} out")
 
 
 def deciding(config: RunConfig) -> dict[str, Any]:
@@ -72,12 +96,13 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
     (values.setdefault(section, {}) if section else values)[leaf] = value
 
 
-def _of_run(folder: str) -> dict[str, Any]:
+def _of_run(folder: str, engine: str) -> dict[str, Any]:
     """What a run's evaluation takes over: revision, prompt, task, length of completions, problems, seed, device."""
     settings: dict[str, Any] = open_run(folder).record.get("config") or {}
     kept = {name: dict(settings[name]) for name in ("prompt", "task", "evaluate") if settings.get(name)}
     train = settings.get("train") or {}
-    machine = {name: train[name] for name in ("dtype", "quantize", "device", "micro_tokens") if name in train}
+    read = ("dtype", "quantize", "device", "micro_tokens") if engine == "own" else ("dtype",)
+    machine = {name: train[name] for name in read if name in train}
     sample = settings.get("sample") or {}
     length = {name: sample[name] for name in ("max_new_tokens", "stop", "live") if name in sample}
     own = {"model": folder, "revision": settings.get("revision"), "seed": settings.get("seed", 42)}
@@ -95,6 +120,7 @@ def _folder(model: str, before: RunConfig, config: RunConfig) -> Path:
         Path(str(changed[name])).stem
         for name in (
             "adapter",
+            "engine",
             "task.name",
             "prompt.fewshot",
             "prompt.chat_template",

@@ -29,6 +29,8 @@ from ramify.model.quantize import is_quantised
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template
 
+SHARD_BYTES = 5_000_000_000
+"""Weights of a full model are saved in files of at most this size."""
 _WRAPPED = re.compile(r"base_layer|lora_|original_module|modules_to_save|token_adapter")
 """In the paths of what PEFT puts around a layer, and into it."""
 
@@ -156,15 +158,18 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in network.named_parameters() if each.requires_grad}
 
 
-def save_trained(loaded: LoadedModel, folder: Path) -> None:
+def save_trained(loaded: LoadedModel, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
     """Save what was trained: a PEFT adapter folder, or a Transformers folder after full fine-tuning; the tokenizer too.
+
+    Args:
+        shard_bytes: weights of a full model are split into files of at most this size.
 
     Raises:
         RunError: the folder cannot be written.
     """
     try:
         with quiet():
-            _save_network(loaded.network, folder)
+            _save_network(loaded.network, folder, shard_bytes)
             loaded.tokenizer.save_pretrained(str(folder))
             stops = copy.deepcopy(loaded.network.generation_config)
             stops.eos_token_id = list(loaded.stop_ids)
@@ -173,9 +178,9 @@ def save_trained(loaded: LoadedModel, folder: Path) -> None:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _save_network(network: Any, folder: Path) -> None:
+def _save_network(network: Any, folder: Path, shard_bytes: int) -> None:
     if not isinstance(network, PeftModel):
-        network.save_pretrained(str(folder))
+        network.save_pretrained(str(folder), max_shard_size=shard_bytes)
         return
     # Left to itself PEFT asks the hub whether the vocabulary was resized; added rows are in the adapter already.
     network.save_pretrained(str(folder), save_embedding_layers=False)

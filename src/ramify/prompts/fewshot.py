@@ -46,6 +46,22 @@ def load_fewshot(name: str | Path) -> Conversation:
     return first + _turns(content.get("turns"), path)
 
 
+def with_turns_before(prompt: Conversation, system: str | None, worked: Conversation) -> Conversation:
+    """The prompt with a system turn and worked turns put in.
+
+    A system turn of the prompt's own wins over `system`, which wins over that of the worked turns.
+    """
+    own, turns = _split_system(prompt)
+    worked_system, pairs = _split_system(worked)
+    given = () if system is None else (Message("system", system),)
+    return (own or given or worked_system) + pairs + turns
+
+
+def _split_system(conversation: Conversation) -> tuple[Conversation, Conversation]:
+    has_system = bool(conversation) and conversation[0].role == "system"
+    return (conversation[:1], conversation[1:]) if has_system else ((), conversation)
+
+
 def _unknown(name: str) -> ConfigError:
     shipped = shipped_fewshot()
     guess = nearest(name, shipped)

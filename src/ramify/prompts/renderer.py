@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from ramify.base.config import Prompting
 from ramify.base.errors import ConfigError, DataError
-from ramify.base.types import Conversation, Example, Message, TokenSequence
-from ramify.prompts.fewshot import load_fewshot
+from ramify.base.types import Conversation, Example, TokenSequence
+from ramify.prompts.fewshot import load_fewshot, with_turns_before
 from ramify.prompts.templates import (
     Template,
     adds_bos,
@@ -77,11 +77,7 @@ class Renderer:
 
         A system turn of the prompt's own wins over `prompting.system`, which wins over the few-shot file's.
         """
-        system, turns = _split_system(prompt)
-        worked_system, worked = _split_system(self._worked)
-        if not system and self.prompting.system is not None:
-            system = (Message("system", self.prompting.system),)
-        return (system or worked_system) + worked + turns
+        return with_turns_before(prompt, self.prompting.system, self._worked)
 
     def text(self, prompt: Conversation) -> str:
         """The prompt as text, up to where the model speaks."""
@@ -229,11 +225,6 @@ class Renderer:
             f"chat template {self.template.name}: neither it nor the tokenizer has a token that ends a completion",
             hint="prompt.chat_template=chatml brings its own",
         )
-
-
-def _split_system(conversation: Conversation) -> tuple[Conversation, Conversation]:
-    has_system = bool(conversation) and conversation[0].role == "system"
-    return (conversation[:1], conversation[1:]) if has_system else ((), conversation)
 
 
 def _refuse_missing(tokenizer: PreTrainedTokenizerBase, template: Template) -> None:

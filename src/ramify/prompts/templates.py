@@ -39,6 +39,16 @@ LLAMA3 = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}{%- endif -%}"
 )
+PLAIN = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{- ('' if message['content'][:1] in [' ', '\\n', '\\t'] else ' ') + message['content'] + '\\n\\n' -}}"
+    "{%- else -%}"
+    "{{- message['content'] + ('\\n\\n' if message['role'] == 'system' else '') -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+)
+"""`plain` as Jinja, for files that carry their template with them."""
 CHOICES = ("model", "chatml", "llama3", "plain", "FILE")
 _OWN = {"chatml": CHATML, "llama3": LLAMA3}
 _BOS = "{{- bos_token -}}"

@@ -1,10 +1,11 @@
 """The forward of plain decoder families in few and large operations: what a decode step costs besides its products.
 
-A copy of the weights is made for one sampling run: query, key and value (gate and up) projections stacked into one
-product each, and the halves of each query and key head interleaved, so that the rotary embedding is one complex
-product (the order of a head's components is free as long as queries and keys agree). An adapter is added to weights
-in fp32, where that costs no accuracy. Smaller types would round it away; there it widens the product,
-[x, x Aᵀ] [W, s B]ᵀ, whose sum is rounded once. Networks this does not fit are computed by their own forward.
+A copy of the weights is made for one sampling run, or for as long as a service is open: query, key and value (gate and
+up) projections stacked into one product each, and the halves of each query and key head interleaved, so that the rotary
+embedding is one complex product (the order of a head's components is free as long as queries and keys agree). An
+adapter is added to weights in fp32, where that costs no accuracy. Smaller types would round it away; there it widens
+the product, [x, x Aᵀ] [W, s B]ᵀ, whose sum is rounded once. It does so too where the base is wanted beside it: the base
+then reads the same weights, less the last rows. Networks this does not fit are computed by their own forward.
 
 Shapes: T rows, W width, F feed-forward width, H key-value heads, G queries per key-value head, D head size, R ranks
 of the adapters of a product.
@@ -13,7 +14,7 @@ of the adapters of a product.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ class Product:
         x = self._widened(x)
         return torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
+    def without_adapters(self) -> Product:
+        """The same weights, less the adapters' rows."""
+        return self if self.down is None else Product(self.weight[: len(self.weight) - self.down.shape[1]], self.bias)
+
     def added_to(self, x: Tensor, y: Tensor) -> Tensor:
         """x + self(y), in one pass when there is no bias."""
         return torch.addmm(x, self._widened(y), self.weight) if self.bias is None else x + self(y)
@@ -91,12 +96,18 @@ class Layer:
     gate_and_up: Product
     down: Product
 
+    def without_adapters(self) -> Layer:
+        """The same weights, less the adapters'."""
+        products = {name: getattr(self, name) for name in ("projections", "out", "gate_and_up", "down")}
+        return replace(self, **{name: each.without_adapters() for name, each in products.items()})
+
 
 class Decoder:
     """Computes what `network(...).logits` would be; made by `decoder_of`."""
 
     def __init__(self, body: Any, head: Any, layers: list[Layer]) -> None:
         config = body.config
+        self._body = body
         self._embed, self._rotary, self._head = body.embed_tokens, body.rotary_emb, head
         self._norm = Norm(body.norm.weight, body.norm.variance_epsilon)
         self._layers = layers
@@ -116,6 +127,10 @@ class Decoder:
         logits: Tensor = self._head(self._norm(x if rows is None else x[rows]))
         return logits
 
+    def without_adapters(self) -> Decoder:
+        """The base model on the same weights; what adapters were merged into stays as it is."""
+        return Decoder(self._body, self._head, [layer.without_adapters() for layer in self._layers])
+
     def _attended(self, index: int, layer: Layer, x: Tensor, turn: Tensor, current: Pass) -> Tensor:
         """x + attention(x)."""
         tokens, turned = len(x), self._queries + self._keys
@@ -132,8 +147,13 @@ class Decoder:
         return layer.out.added_to(x, out.reshape(tokens, -1))
 
 
-def decoder_of(network: Any) -> Decoder | None:
-    """The fast forward of a network as it is now, or None when something about it is not plain."""
+def decoder_of(network: Any, *, merge: bool = True) -> Decoder | None:
+    """The fast forward of a network as it is now, or None when something about it is not plain.
+
+    Args:
+        network: the network, ready to sample.
+        merge: whether an adapter may be added to the weights; if not, the decoder has one without adapters in it.
+    """
     causal: Any = network.get_base_model() if isinstance(network, PeftModel) else network
     config = causal.config
     if config.model_type not in FAMILIES or config.hidden_act not in ("silu", "swish"):
@@ -146,17 +166,17 @@ def decoder_of(network: Any) -> Decoder | None:
         return None
     if sum(weight.numel() * weight.element_size() for weight in body.layers.parameters()) > SPARE * free_memory():
         return None
-    layers = [_layer(layer, config) for layer in body.layers]
+    layers = [_layer(layer, config, merge) for layer in body.layers]
     found = [layer for layer in layers if layer is not None]
     return Decoder(body, head, found) if len(found) == len(layers) else None
 
 
-def _layer(layer: Any, config: Any) -> Layer | None:
+def _layer(layer: Any, config: Any, merge: bool) -> Layer | None:
     attention, feed_forward = layer.self_attn, layer.mlp
     size, rotary = int(attention.head_dim), bool(getattr(attention, "use_rope", True))
     names = ("q_proj", "k_proj", "v_proj", "o_proj")
-    parts = [_plain(getattr(attention, name)) for name in names]
-    parts += [_plain(getattr(feed_forward, name)) for name in ("gate_proj", "up_proj", "down_proj")]
+    parts = [_plain(getattr(attention, name), merge) for name in names]
+    parts += [_plain(getattr(feed_forward, name), merge) for name in ("gate_proj", "up_proj", "down_proj")]
     plain = [part for part in parts if part is not None]
     if len(plain) < len(parts):
         return None
@@ -186,8 +206,8 @@ def _window(attention: Any, config: Any) -> int | None:
     return None if window is None else int(window)
 
 
-def _plain(module: Any) -> Linear | None:
-    """A linear layer with its adapters added in, or beside it in one; None when something about it is not plain."""
+def _plain(module: Any, merge: bool) -> Linear | None:
+    """A linear layer with its adapters added in (where that is allowed and exact) or beside it; None when not plain."""
     if type(module) is nn.Linear:
         return Linear(module.weight, module.bias)
     if type(module) is not LoraLinear or type(module.base_layer) is not nn.Linear:
@@ -201,7 +221,7 @@ def _plain(module: Any) -> Linear | None:
     if any(a in module.lora_variant or module.lora_bias[a] for a in active):
         return None
     kind = base.weight.dtype
-    if kind != torch.float32:
+    if kind != torch.float32 or not merge:
         adapters: list[Any] = [(module.lora_A[a], module.lora_B[a], module.scaling[a]) for a in active]
         downs, ups = [down.weight for down, _, _ in adapters], [up.weight * scale for _, up, scale in adapters]
         return Linear(base.weight, base.bias, torch.cat(downs).to(kind), torch.cat(ups, dim=1).to(kind))

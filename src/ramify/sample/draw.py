@@ -1,4 +1,4 @@
-"""From logits to tokens: temperature, truncation, one uniform number a row, log-probabilities of the plain model.
+"""From logits to tokens: penalty, temperature, truncation, one uniform number a row, log-probabilities of the model.
 
 Truncation is one threshold a row: top-k keeps logits from the k-th largest on, top-p (Holtzman et al. 2019,
 arXiv 1904.09751) the largest ones up to mass p of what top-k kept, min-p (Nguyen et al. 2024, arXiv 2407.01082) what
@@ -16,28 +16,43 @@ import torch
 from torch import Tensor
 
 from ramify.base.config import Sampling
+from ramify.base.errors import ModelError
+from ramify.sample.penalty import Repeated
 
 _BLOCK = 128
 _CANDIDATES = 64
 
 
-def draw(logits: Tensor, settings: Sampling, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One token for each row, and its log-probability at temperature 1 without truncation.
+def not_finite(kind: torch.dtype) -> ModelError:
+    """What is said of logits that nothing can be drawn from."""
+    return ModelError(
+        f"nothing can be drawn: the model's logits are NaN or infinite in {str(kind).removeprefix('torch.')}",
+        hint="train.dtype=bf16 or train.dtype=fp32, where it overflows less; or its weights are broken",
+    )
+
+
+def draw(
+    logits: Tensor, settings: Sampling, uniforms: Tensor | None, repeated: Repeated | None = None
+) -> tuple[Tensor, Tensor]:
+    """One token for each row, and its log-probability at temperature 1 without truncation or penalty.
 
     Args:
         logits: any float type; computed in fp32.
         settings: temperature and truncation; temperature 0 takes the likeliest token (the first of equals).
         uniforms: float64 in [0, 1), one a row; may be None when the temperature is 0.
+        repeated: the tokens that each row is penalised for repeating, or None.
 
     Returns:
         token ids [R] int64 and log-probabilities [R] fp32.
     """
     logits = logits.float()
+    shaped = logits if repeated is None else repeated.penalised(logits)
     if settings.temperature == 0:
-        best = logits.max(dim=-1)
-        return best.indices, best.values - torch.logsumexp(logits, dim=-1)
+        best = shaped.max(dim=-1)
+        chosen = best.values if repeated is None else logits.gather(1, best.indices[:, None])[:, 0]
+        return best.indices, chosen - torch.logsumexp(logits, dim=-1)
     assert uniforms is not None
-    scaled = logits if settings.temperature == 1 else logits / settings.temperature
+    scaled = shaped if settings.temperature == 1 else shaped / settings.temperature
     threshold = thresholds(scaled, settings)
     weights = torch.softmax(scaled, dim=-1)
     if threshold is not None:

@@ -11,27 +11,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ramify.base.config import Sampling
 from ramify.base.errors import DataError, LengthError
 from ramify.base.rng import key
 from ramify.base.types import Sample, Stop
 from ramify.model.load import LoadedModel
-from ramify.sample import attention
-from ramify.sample.attention import Pass
-from ramify.sample.decoder import decoder_of
-from ramify.sample.live import Drawn, Ending, Job, Live
+from ramify.sample.choice import Ending, Order
+from ramify.sample.live import Drawn, Job, Live
 from ramify.sample.passes import Slots
 from ramify.sample.prefill import Forward, Prefill, Ready
 from ramify.sample.prefix import plan_prompts
-from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens
+from ramify.sample.ready import made_ready
+from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens, wanted_indices
 from ramify.sample.streaming import StopStrings, StreamedText, cut_at, decode, special_stops
-from ramify.sample.weights import fast_weights, multiplied_as_stored, slots_that_fit
+from ramify.sample.weights import slots_that_fit
 
 CHUNK = 512
 """Prompt tokens computed at once: bounds memory, never changes the result."""
@@ -69,14 +65,15 @@ class TreeSampler:
             LengthError: prompt and new tokens are more than the model allows, with counts, before the first step.
             DataError: an empty prompt, or a problem id twice.
         """
-        wanted = _wanted(prompts, settings, indices)
+        wanted = wanted_indices(prompts, settings, indices)
         self._check(prompts, wanted, settings)
         found: list[dict[int, Sample]] = [{} for _ in prompts]
         chosen = [number for number, some in enumerate(wanted) if some]
         if not chosen:
             return [[] for _ in prompts]
-        with self._ready_network(), torch.inference_mode():
-            run = _Run(self._loaded, [prompts[n] for n in chosen], [wanted[n] for n in chosen], settings, seed)
+        with made_ready(self._loaded.network) as shared, torch.inference_mode():
+            forward = shared.forward_now(self._loaded, self._adapter)
+            run = _Run(self._loaded, forward, [prompts[n] for n in chosen], [wanted[n] for n in chosen], settings, seed)
             for drawn in run.drawn(self._on_progress):
                 number = chosen[drawn.job.ready.prompt]
                 sample = self._as_sample(prompts[number].problem_id, drawn, settings, seed)
@@ -88,7 +85,7 @@ class TreeSampler:
     def stream(self, ids: Sequence[int], settings: Sampling, *, seed: int) -> Iterator[str]:
         """The text of one completion, piece by piece as it is drawn; joined, it is the text of the sample.
 
-        The network belongs to the stream until it is exhausted or closed.
+        The network stays ready to sample until the stream is exhausted or closed.
 
         Raises:
             LengthError: prompt and new tokens are more than the model allows.
@@ -96,9 +93,10 @@ class TreeSampler:
         prompt = PromptTokens("", tuple(ids))
         self._check([prompt], [[0]], settings)
         text = StreamedText(self._loaded.tokenizer, settings.stop)
-        with self._ready_network():
+        with made_ready(self._loaded.network) as shared:
             with torch.inference_mode():
-                run = _Run(self._loaded, [prompt], [[0]], settings, seed)
+                forward = shared.forward_now(self._loaded, self._adapter)
+                run = _Run(self._loaded, forward, [prompt], [[0]], settings, seed)
             for tokens in run.tokens():
                 if piece := text.push(tokens):
                     yield piece
@@ -107,6 +105,7 @@ class TreeSampler:
 
     def _as_sample(self, problem_id: str, drawn: Drawn, settings: Sampling, seed: int) -> Sample:
         ids = drawn.token_ids[:-1] if drawn.stop is Stop.EOS else drawn.token_ids
+        assert drawn.stop is not None
         text = cut_at(decode(self._loaded.tokenizer, ids), settings.stop)
         return Sample(problem_id, drawn.job.index, drawn.token_ids, drawn.logprobs, text, drawn.stop, self.policy, seed)
 
@@ -124,22 +123,6 @@ class TreeSampler:
                 hint="lower max_new_tokens, use fewer worked turns, or leave these problems out",
             )
 
-    @contextmanager
-    def _ready_network(self) -> Iterator[None]:
-        """The network in evaluation mode with our attention; as it was afterwards."""
-        network: Any = self._loaded.network
-        attention.register()
-        before, training = network.config._attn_implementation, network.training
-        with ExitStack() as stack:
-            if not self._adapter:
-                stack.enter_context(self._loaded.without_adapter())
-            stack.enter_context(fast_weights(network))
-            network.eval()
-            network.set_attn_implementation(attention.NAME)
-            stack.callback(network.train, training)
-            stack.callback(network.set_attn_implementation, before)
-            yield
-
 
 class _Run:
     """One call of `sample`: what is computed, what is live, what is next."""
@@ -147,13 +130,13 @@ class _Run:
     def __init__(
         self,
         loaded: LoadedModel,
+        forward: Forward,
         prompts: Sequence[PromptTokens],
         wanted: Sequence[Sequence[int]],
         settings: Sampling,
         seed: int,
     ) -> None:
-        direct = decoder_of(loaded.network) if multiplied_as_stored(loaded.network) else None
-        self._forward: Forward = direct or NetworkForward(loaded.network)
+        self._forward = forward
         self._prompts, self._wanted, self._seed = prompts, wanted, seed
         self._total = sum(map(len, wanted))
         samples = [len(some) for some in wanted]
@@ -162,8 +145,8 @@ class _Run:
         capacity = copied + settings.max_new_tokens
         count = slots_that_fit(loaded, capacity, wanted=min(settings.live, self._total))
         slots = Slots(count, capacity, loaded.device)
-        self._ending = _ending(loaded, settings)
-        self._live = Live(slots, settings, self._ending)
+        self._order = Order(settings, ending(loaded, settings))
+        self._live = Live(slots, settings.max_new_tokens)
         self._prefill = Prefill(tree, samples, self._forward, loaded.device)
         self._jobs: deque[Job] = deque()
 
@@ -177,6 +160,7 @@ class _Run:
             if self._live.count:
                 tokens += self._live.count
                 ended += self._live.step(self._forward)
+            _raise_first(ended)
             done += len(ended)
             yield from ended
             if on_progress is not None:
@@ -185,11 +169,12 @@ class _Run:
 
     def tokens(self) -> Iterator[int]:
         """Tokens of the only sample as they are drawn, without the stop token."""
-        shown, stop_ids = 0, self._ending.stop_ids
+        shown, stop_ids = 0, self._order.ending.stop_ids
         ended: list[Drawn] = []
         while not ended:
             with torch.inference_mode():  # not around the yield: the mode would leak to whoever reads the stream
                 ended = self._refill() if not shown else self._live.step(self._forward)
+            _raise_first(ended)
             tokens = list(ended[0].token_ids) if ended else self._live.tokens()
             yield from (token for token in tokens[shown:] if token not in stop_ids)
             shown = len(tokens)
@@ -211,42 +196,17 @@ class _Run:
     def _jobs_of(self, ready: Ready) -> list[Job]:
         problem = self._prompts[ready.prompt].problem_id
         wanted = self._wanted[ready.prompt]
-        return [Job(ready, index, key("sample", self._seed, problem, index)) for index in wanted]
+        return [Job(ready, index, key("sample", self._seed, problem, index), self._order) for index in wanted]
 
 
-class NetworkForward:
-    """The forward of any Transformers network that runs with our attention."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self._layers: dict[int, int] = {}
-
-    def __call__(self, current: Pass, ids: Tensor, position: Tensor, rows: Tensor | None = None) -> Tensor:
-        """See `Forward`."""
-        with attention.running(current, self._layers):
-            output = self._network(
-                input_ids=ids[None],
-                position_ids=position[None],
-                use_cache=False,
-                logits_to_keep=0 if rows is None else rows,
-            )
-        logits: Tensor = output.logits[0]
-        return logits
+def _raise_first(ended: Sequence[Drawn]) -> None:
+    """One sample that cannot be drawn ends the whole run."""
+    for each in ended:
+        if each.error is not None:
+            raise each.error
 
 
-def _ending(loaded: LoadedModel, settings: Sampling) -> Ending:
+def ending(loaded: LoadedModel, settings: Sampling) -> Ending:
+    """What ends a completion of this model under these settings."""
     strings = StopStrings(loaded.tokenizer, settings.stop) if settings.stop else None
     return Ending((*loaded.stop_ids, *special_stops(loaded.tokenizer, settings.stop)), strings)
-
-
-def _wanted(
-    prompts: Sequence[PromptTokens], settings: Sampling, indices: Mapping[str, Sequence[int]] | None
-) -> list[Sequence[int]]:
-    """Sample indices of each prompt."""
-    names = [prompt.problem_id for prompt in prompts]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"problem id {twice!r} appears twice", hint="give each problem its own: draws depend on it")
-    if indices is None:
-        return [range(settings.n) for _ in prompts]
-    return [sorted(set(indices.get(name, ()))) for name in names]

@@ -53,16 +53,32 @@ class Segment:
             return None
         return torch.where(self.positions(position.device) > position[:, None] - window, 0.0, HIDDEN)
 
+    def part(self, start: int, stop: int) -> Segment:
+        """These of its rows; nothing is copied."""
+        return Segment(self.stored, self.start + start, self.start + stop, self.first + start)
+
+    def copied(self) -> Segment:
+        """The same in storage of its own."""
+        return joined([self])
+
+
+def joined(parts: Sequence[Segment]) -> Segment:
+    """Segments that follow each other as one, in storage of its own."""
+    layers = range(len(parts[0].stored.keys))
+    keys = [torch.cat([part.key(layer) for part in parts], dim=1) for layer in layers]
+    values = [torch.cat([part.value(layer) for part in parts], dim=1) for layer in layers]
+    return Segment(Stored(keys, values), 0, sum(map(len, parts)), parts[0].first)
+
 
 class PrefillPass:
-    """Computes a chunk of the prompt tree.
+    """Computes a chunk of a forest of prompts.
 
     Args:
         position, end: [T] of the chunk's rows; `end` counted from the chunk's first row.
-        above: what was computed before and the number of leading rows that stand on it.
+        above: what was computed before and the rows, next to each other, that stand on it.
     """
 
-    def __init__(self, position: Tensor, end: Tensor, above: list[tuple[Segment, int]]) -> None:
+    def __init__(self, position: Tensor, end: Tensor, above: list[tuple[Segment, slice]]) -> None:
         self.stored = Stored()
         self._position, self._end, self._above = position, end, above
         self._masks: dict[int | None, Tensor] = {}
@@ -74,11 +90,12 @@ class PrefillPass:
         self.stored.values.append(values)
         out, lse = partial(query, keys, values, scoring, self._mask(scoring.window))
         for segment, rows in self._above:
-            mask = segment.mask(self._position[:rows], scoring.window)
-            more = partial(query[:rows], segment.key(layer), segment.value(layer), scoring, mask)
-            merged, merged_lse = merge(out[:rows], lse[:rows], *more)
-            if rows < len(query):
-                merged, merged_lse = torch.cat([merged, out[rows:]]), torch.cat([merged_lse, lse[rows:]])
+            mask = segment.mask(self._position[rows], scoring.window)
+            more = partial(query[rows], segment.key(layer), segment.value(layer), scoring, mask)
+            merged, merged_lse = merge(out[rows], lse[rows], *more)
+            if len(merged) < len(query):
+                merged = torch.cat([out[: rows.start], merged, out[rows.stop :]])
+                merged_lse = torch.cat([lse[: rows.start], merged_lse, lse[rows.stop :]])
             out, lse = merged, merged_lse
         if scoring.sinks is not None:
             sinks = scoring.sinks.float().view(1, query.shape[1], query.shape[2])
@@ -142,6 +159,18 @@ class Slots:
             keys, values = self.layer(layer, key.transpose(0, 1), value.transpose(0, 1))
             keys[index, :, :, :length] = key.transpose(1, 2)
             values[index, :, :length] = value
+
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds: what is not finite must not stay where others' tokens will be masked."""
+        for each in (*self._keys, *self._values):
+            each[slot] = 0
+
+    def taken(self, slot: int, length: int) -> Segment:
+        """The first tokens of a slot, copied out; they follow each other in their sequence."""
+        whole = torch.contiguous_format
+        keys = [each[slot, :, :, :length].transpose(1, 2).clone(memory_format=whole) for each in self._keys]
+        values = [each[slot, :, :length].clone(memory_format=whole) for each in self._values]
+        return Segment(Stored(keys, values), 0, length, int(self.position[slot, 0]))
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a slot over those of another."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ramify.sample.attention import Pass
-from ramify.sample.passes import PrefillPass, Segment
+from ramify.sample.passes import Ints, PrefillPass, Segment
 from ramify.sample.prefix import PromptTree
 
 
@@ -28,14 +29,14 @@ class Ready:
 
     Attributes:
         prompt: its number.
-        length: its tokens.
+        ids: its tokens.
         logits: [V] after its last token.
         shared: segments that decoding reads in place, from the root on.
         copied: segments that go into each sample's own storage.
     """
 
     prompt: int
-    length: int
+    ids: Ints
     logits: Tensor
     shared: tuple[Segment, ...]
     copied: tuple[Segment, ...]
@@ -85,16 +86,17 @@ class Prefill:
             self._release(item.prompt)
         return ready
 
-    def _above(self, first: int, begin: int, end: int) -> list[tuple[Segment, int]]:
-        """The path above the chunk, and how many of its rows stand on each span of it."""
+    def _above(self, first: int, begin: int, end: int) -> list[tuple[Segment, slice]]:
+        """The path above the chunk, and which of its rows stand on each span of it: leading ones."""
         path = self._tree.path(self._tree.spans[first].parent)
-        return [(self._segments[span], min(self._tree.spans[span].end, end) - begin) for span in path]
+        return [(self._segments[span], slice(0, min(self._tree.spans[span].end, end) - begin)) for span in path]
 
     def _ready(self, prompt: int, logits: Tensor) -> Ready:
         path = self._tree.path(self._tree.last_span[prompt])
         shared = tuple(self._segments[span] for span in path if self._tree.spans[span].shared)
         copied = tuple(self._segments[span] for span in path if not self._tree.spans[span].shared)
-        return Ready(prompt, sum(map(len, shared + copied)), logits, shared, copied)
+        ids = np.concatenate([self._tree.ids[s.start : s.stop] for s in (self._tree.spans[span] for span in path)])
+        return Ready(prompt, ids, logits, shared, copied)
 
     def _release(self, prompt: int) -> None:
         """Forget spans on which no later prompt stands; `Ready` records keep what their samples still need."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ramify.base.config import Sampling
-from ramify.base.types import Sample
+from ramify.base.errors import DataError
+from ramify.base.types import Conversation, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,13 @@ class PromptTokens:
 
     problem_id: str
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTurns(PromptTokens):
+    """A prompt for an engine that renders conversations itself: it has turns instead of ids."""
+
+    conversation: Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +88,20 @@ class Sampler(Protocol):
             For each prompt its samples, ordered by index.
         """
         ...
+
+
+def wanted_indices(
+    prompts: Sequence[PromptTokens], settings: Sampling, indices: Mapping[str, Sequence[int]] | None
+) -> list[Sequence[int]]:
+    """The sample indices that `Sampler.sample` is asked for, of each prompt.
+
+    Raises:
+        DataError: a problem id twice.
+    """
+    names = [prompt.problem_id for prompt in prompts]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"problem id {twice!r} appears twice", hint="give each problem its own: draws depend on it")
+    if indices is None:
+        return [range(settings.n) for _ in prompts]
+    return [sorted(set(indices.get(name, ()))) for name in names]

@@ -95,15 +95,20 @@ def _widen_while_computed(block: nn.Module, stack: ExitStack) -> None:
 
 def slots_that_fit(loaded: LoadedModel, capacity: int, wanted: int) -> int:
     """How many of the wanted slots of this many tokens half of the free memory holds, at least one."""
+    found = max(1, tokens_that_fit(loaded, 0.5) // capacity)
+    if found < wanted:
+        _say_once(f"memory has room for {found} of {wanted} sequences at once; sampling takes longer, draws the same")
+    return min(found, wanted)
+
+
+def tokens_that_fit(loaded: LoadedModel, share: float) -> int:
+    """Of how many tokens this share of the free memory holds keys and values."""
     config = loaded.network.config
     queries = int(config.num_attention_heads)
     heads = int(getattr(config, "num_key_value_heads", None) or queries)
     size = int(getattr(config, "head_dim", None) or config.hidden_size // queries)
     token = 2 * 4 * heads * size * int(config.num_hidden_layers)  # keys and values, at most fp32
-    found = max(1, int(min(free_memory(loaded.device) / 2, _ENOUGH) // (token * capacity)))
-    if found < wanted:
-        _say_once(f"memory has room for {found} of {wanted} sequences at once; sampling takes longer, draws the same")
-    return min(found, wanted)
+    return int(min(free_memory(loaded.device) * share, _ENOUGH) // token)
 
 
 @cache

@@ -32,6 +32,19 @@ def renderer_for(tokenizer: PreTrainedTokenizerBase, prompting: Prompting, stop_
     return Renderer(extended, prompting, stop_ids=stop_ids)
 
 
+def check_engine(config: RunConfig) -> None:
+    """Refuse to train with what only draws.
+
+    Raises:
+        ConfigError: the engine is not the own one.
+    """
+    if config.engine != "own":
+        raise ConfigError(
+            f"engine = {config.engine} draws samples; training is done by engine own",
+            hint="`ramify sample` draws, then train on its rows (data.train=RUN)",
+        )
+
+
 def check_sampling(config: RunConfig, renderer: Renderer, problems: Sequence[Problem], limit: int) -> list[int]:
     """Lengths of all prompts in tokens, when each leaves room for its completion.
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ramify.base.config import Sampling
 from ramify.base.progress import Progress
 from ramify.base.types import Problem, Sample
-from ramify.prompts.renderer import Renderer
-from ramify.sample.sampler import PromptTokens, Sampler
+from ramify.sample.prompting import Asker, prompt_of
+from ramify.sample.sampler import Sampler
 from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.task import Task
 
@@ -28,7 +28,7 @@ class Asking:
     """
 
     sampler: Sampler
-    renderer: Renderer
+    renderer: Asker
     task: Task
     settings: Sampling
     seed: int
@@ -54,7 +54,7 @@ def collect(
 
     try:
         if missing:
-            prompts = [PromptTokens(name, asking.renderer.prompt_ids(by_id[name].prompt)) for name in missing]
+            prompts = [prompt_of(asking.renderer, by_id[name]) for name in missing]
             asking.sampler.sample(prompts, asking.settings, seed=asking.seed, on_sample=on_sample, indices=missing)
     finally:
         progress.close()

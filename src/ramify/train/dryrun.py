@@ -8,7 +8,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ramify.base.config import RunConfig
 from ramify.model.load import choose_device, load_without_weights, resolve
-from ramify.train.checks import check_adapter, check_preference, check_sampling, check_training, renderer_for
+from ramify.train.checks import (
+    check_adapter,
+    check_engine,
+    check_preference,
+    check_sampling,
+    check_training,
+    renderer_for,
+)
 from ramify.train.folder import Opening, check_free, run_folder
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.pairs import read_preferences, render_pairs
@@ -48,6 +55,7 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     Raises:
         RamifyError: what the run itself would refuse before its first step, save for what only weights can tell.
     """
+    check_engine(config)
     choose_device(config.train.device)
     tokenizer, limit = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
     has_adapter = resolve(config.model, config.adapter).adapter is not None

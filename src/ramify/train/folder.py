@@ -29,6 +29,11 @@ _FREE = frozenset(
         "train.shard",
         "train.tensorboard",
         "sample.live",
+        "endpoint.key_env",
+        "endpoint.parallel",
+        "endpoint.requests_per_minute",
+        "endpoint.timeout",
+        "endpoint.retries",
     }
 )
 """Settings that may change on resume: they never change the result."""

@@ -13,6 +13,7 @@ start model anew, on the rows selected from all samples so far: nothing depends 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from ramify.base.records import json_line, write_json, write_jsonl
 from ramify.base.runs import Run
 from ramify.base.types import Example, Problem
 from ramify.model.load import LoadedModel, load_model
-from ramify.model.lora import fit_template
-from ramify.sample.engine import TreeSampler
+from ramify.prompts.renderer import Renderer
+from ramify.sample.endpoint.usage import accounted
+from ramify.sample.engines import OpenedEngine, open_engine, open_own
 from ramify.tasks.collection import Collection
 from ramify.tasks.task import Task, load_task
 from ramify.train.checkpoint import find_checkpoints
-from ramify.train.checks import check_sampling, check_training, renderer_for
+from ramify.train.checks import check_engine, check_sampling, check_training, renderer_for
 from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
 from ramify.train.material import Material
@@ -88,10 +90,13 @@ class _Rounds:
         self.progress = progress
         self.loaded = loaded
         self.start: LoadedModel | None = None
+        self.engine: OpenedEngine | None = None
         self.accounts: list[Yield] = []
 
     def run(self, train: bool) -> Run:
         check_alone("rejection sampling")
+        if train:
+            check_engine(self.config)
         folder = run_folder(self.config)
         check_free(folder, self.opening)
         done = finished_run(self.config, self.opening, train=train)
@@ -101,8 +106,13 @@ class _Rounds:
         task = load_task(self.config.task)
         problems = read_training_problems(self.config)
         valid = list(read_turns(self.config, "valid")) if train and has_validation(self.config.data) else []
-        self.start = self._checked_start(problems, valid, train)
-        run = start_run(self.config, {"problems": _digest(problems)}, self.opening)
+        hashes = {"problems": _digest(problems)}
+        if self.config.engine == "own":
+            self.start = self._checked_start(problems, valid, train)
+        else:
+            self.engine = self._checked_engine(problems)
+            hashes |= self.engine.hashes
+        run = start_run(self.config, hashes, self.opening)
         with recorded(run, "finished" if train else "sampled"):
             collection = Collection.open(run, problems, task)
             for number in range(1, (self.config.select.rounds if train else 1) + 1):
@@ -123,6 +133,14 @@ class _Rounds:
             check_training(config, renderer, problems, valid, start.max_length)
         return start
 
+    def _checked_engine(self, problems: Sequence[Problem]) -> OpenedEngine:
+        """What draws besides the own engine, after what can be refused beforehand."""
+        config = self.config
+        engine = open_engine(config, config.sample_prompt or config.prompt)
+        if engine.max_length is not None and isinstance(engine.asker, Renderer):
+            check_sampling(config, engine.asker, problems, engine.max_length)
+        return engine
+
     def _round(
         self, run: Run, number: int, collection: Collection, problems: Sequence[Problem], task: Task
     ) -> Selection:
@@ -130,7 +148,10 @@ class _Rounds:
         n = self.config.sample.n
         indices = range((number - 1) * n, number * n)
         if collection.missing(problems, indices):
-            collect(collection, problems, self._asking(run, number, task), indices, self.progress)
+            engine = self.engine or open_own(self._policy(run, number), self.config.sample_prompt or self.config.prompt)
+            asking = Asking(engine.sampler, engine.asker, task, self.config.sample, self.config.seed)
+            with closing(engine), accounted(run, engine.usage):
+                collect(collection, problems, asking, indices, self.progress)
         collection.check_grader()
         collection.sort(problems)
         drawn = collection.up_to(number * n)
@@ -139,12 +160,6 @@ class _Rounds:
         write_jsonl(run.folder / "rows.jsonl", selection.rows)
         write_json(run.folder / "yield.json", yield_record(self.accounts))
         return selection
-
-    def _asking(self, run: Run, number: int, task: Task) -> Asking:
-        loaded = self._policy(run, number)
-        prompting = self.config.sample_prompt or self.config.prompt
-        loaded, renderer, _ = fit_template(loaded, prompting)
-        return Asking(TreeSampler(loaded), renderer, task, self.config.sample, self.config.seed)
 
     def _policy(self, run: Run, number: int) -> LoadedModel:
         """The model that a round samples from."""

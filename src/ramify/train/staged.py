@@ -20,6 +20,7 @@ from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
 from ramify.model.lora import save_trained
 from ramify.train.checkpoint import Checkpoint, TrainState, checkpoint_folder, copy_weights, newest_checkpoint
+from ramify.train.checks import check_engine
 from ramify.train.folder import (
     FollowedRun,
     Opening,
@@ -137,6 +138,7 @@ def carry_out(
     if done is not None:
         found.progress.note(f"{done.folder} is finished already")
         return done
+    check_engine(config)
     staged = stage(method, config, material, resume=opening.resume, found=found)
     hashes = staged.hashes
     check_alike(ranks, hashes)

@@ -1,0 +1,182 @@
+"""What an export will write, checked as far as it can be before a weight is read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ramify.base.config import Prompting
+from ramify.base.errors import ConfigError, RunError, unknown
+from ramify.base.runs import is_run
+from ramify.evaluate.settings import evaluation_config
+from ramify.export.gguf.families import read_family
+from ramify.model.load import Source, resolve
+from ramify.sample.llamacpp.quantize import KINDS, check_backend
+
+DIRECT = ("f32", "f16", "bf16", "q8_0")
+"""Kinds that are written here; the others are made by llama.cpp of the f16 file."""
+DTYPES = ("bf16", "fp16", "fp32")
+BITS = {"f32": 32.0, "fp32": 32.0, "f16": 16.0, "fp16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7}
+_OTHER_BITS = 5.5
+"""About so many bits a weight, for the check of free disk: small models keep some tensors in more."""
+
+
+class Target(Enum):
+    """What an export can be."""
+
+    MERGED = "merged"  # a Transformers folder
+    GGUF = "gguf"  # files for llama.cpp and what is built on it
+    OLLAMA = "ollama"  # GGUF files with a Modelfile
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for.
+
+    Attributes:
+        source: a run, a model or adapter folder, a hub id, or nano.
+        out: folder of the export.
+        to: what to make.
+        quants: kinds of GGUF files.
+        dtype: type of the merged folder.
+        adapter_only: write the adapter as a GGUF of its own instead of merging it.
+        llama_cpp: a checkout of llama.cpp, whose converter is used.
+        verify: whether parity is measured.
+        score: problems of the run's task that every stage answers; 0: none.
+        name: what files are called; None: after the source.
+        overwrite: replace the export in the folder.
+    """
+
+    source: str
+    out: Path
+    to: tuple[Target, ...] = (Target.GGUF,)
+    quants: tuple[str, ...] = ("f16", "q8_0")
+    adapter: str | None = None
+    dtype: str = "bf16"
+    adapter_only: bool = False
+    llama_cpp: Path | None = None
+    verify: bool = True
+    score: int = 0
+    name: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A wish that can be fulfilled.
+
+    Attributes:
+        parts: where base weights and adapter lie.
+        prompting: how the model is prompted: as it was trained.
+        sample: length of completions and stop strings of a run; empty for anything else.
+        name: what files are called.
+    """
+
+    wish: Wish
+    parts: Source
+    prompting: Prompting
+    sample: Mapping[str, Any]
+    name: str
+    quants: tuple[str, ...] = field(default=())
+
+    @property
+    def makes_gguf(self) -> bool:
+        """Whether whole GGUF files are made."""
+        return bool(self.quants)
+
+    def file(self, kind: str) -> str:
+        """Name of a GGUF file."""
+        return f"{self.name}-{kind.upper()}.gguf"
+
+
+def make_plan(wish: Wish) -> Plan:
+    """Check what was asked for.
+
+    Raises:
+        ConfigError: an unknown kind or type, settings that contradict each other or would do nothing, a missing
+            package.
+        ModelError: the source is no model.
+        RunError: the folder cannot be written to.
+    """
+    parts = resolve(wish.source, wish.adapter)
+    if wish.adapter_only and parts.adapter is None:
+        raise ConfigError(f"{wish.source} has no adapter", hint="leave --adapter-only out")
+    config = evaluation_config(wish.source)
+    quants = _quants(wish)
+    name = wish.name or _name(wish.source)
+    if not re.fullmatch(r"[\w.+-]{1,80}", name):
+        raise ConfigError(f"name {name!r}: letters, digits and . _ + - are allowed", hint="--name NAME")
+    if wish.dtype not in DTYPES:
+        raise ConfigError(unknown("type", wish.dtype, DTYPES))
+    if wish.score and not wish.verify:
+        raise ConfigError("--score is a column of the parity table, and --no-verify leaves that out")
+    if wish.llama_cpp is not None and not (wish.llama_cpp / "convert_hf_to_gguf.py").is_file():
+        raise ConfigError(f"{wish.llama_cpp}: no convert_hf_to_gguf.py there", hint="--llama-cpp takes a checkout")
+    _check_out(wish)
+    base = Path(parts.location)
+    if quants and base.is_dir() and wish.llama_cpp is None:
+        read_family(base)
+    drawn = config.sample.model_dump(mode="json", include={"max_new_tokens", "stop"}) if is_run(wish.source) else {}
+    return Plan(wish, parts, config.prompt, drawn, name, quants)
+
+
+def _quants(wish: Wish) -> tuple[str, ...]:
+    if not {Target.GGUF, Target.OLLAMA} & set(wish.to):
+        return ()
+    quants = tuple(dict.fromkeys(each.lower() for each in wish.quants))
+    for kind in quants:
+        if kind not in (*DIRECT, *KINDS):
+            raise ConfigError(unknown("quantisation", kind, {*DIRECT, *KINDS}))
+    if not quants:
+        raise ConfigError("no quantisation given", hint="--quant f16,q8_0,q4_k_m")
+    unusual = [kind for kind in quants if kind not in DIRECT]
+    if wish.adapter_only and unusual:
+        raise ConfigError(f"an adapter is not written as {unusual[0]}", hint=f"--quant {','.join(DIRECT)}, or fewer")
+    if wish.verify or any(kind not in DIRECT for kind in quants):
+        check_backend()
+    return quants
+
+
+def _check_out(wish: Wish) -> None:
+    out = wish.out
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file, a folder is needed", hint="choose another one with --out")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "export.json").is_file():
+        raise RunError(f"{out}: holds something that is not an export", hint="choose another folder with --out")
+    if not wish.overwrite:
+        raise RunError(f"{out}: holds an export already", hint="--overwrite replaces it")
+
+
+def check_disk(folder: Path, weights: int, kinds: tuple[str, ...]) -> None:
+    """Refuse what would fill the disk.
+
+    Args:
+        weights: parameters of the model.
+        kinds: of all files and folders that are on the disk at the same time.
+
+    Raises:
+        RunError: less is free than is needed; says both.
+    """
+    needed = sum(weights * BITS.get(kind, _OTHER_BITS) / 8 for kind in kinds) * 1.02
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise RunError(
+            f"{folder}: the export needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            hint="fewer kinds (--quant), or another disk (--out)",
+        )
+
+
+def _name(source: str) -> str:
+    path = Path(source)
+    name = path.resolve().name if is_run(path) or path.is_dir() else source.rpartition("/")[2]
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-") or "model"

@@ -1,0 +1,96 @@
+"""Files and folders that appear whole or not at all, and the room that they need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ramify.base.errors import RunError
+
+_SPARE = 16 << 20
+"""Bytes left free beside what is written: headers, tokenizer, and whoever else writes there."""
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to; it becomes `target` when the block ends well, and is gone when it does not.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    beside = _beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        _flush(beside)
+        os.replace(beside, target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`; it becomes `target` when the block ends well, and is gone when it does not.
+
+    Raises:
+        RunError: `target` holds something already, the folder cannot be written, or the disk is full.
+    """
+    refuse_occupied(target)
+    beside = _beside(target)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        for file in sorted(beside.rglob("*")):
+            if file.is_file():
+                _flush(file)
+        if target.is_dir():
+            target.rmdir()
+        os.replace(beside, target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def refuse_occupied(target: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        RunError: `target` is a file, or a folder that is not empty.
+    """
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise RunError(f"{target}: exists already", hint="give another folder, or remove this one")
+
+
+def require_space(target: Path, needed: int) -> None:
+    """Refuse before anything is written when the disk has not the room.
+
+    Args:
+        target: what will be written; its folder need not exist yet.
+        needed: bytes.
+
+    Raises:
+        RunError: fewer bytes are free; says how many are needed.
+    """
+    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed + _SPARE:
+        raise RunError(
+            f"{target}: needs {(needed + _SPARE) / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            hint="free some room, or give a folder on another disk",
+        )
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,1 @@
+"""The web page: chat, two models side by side, and run folders."""
