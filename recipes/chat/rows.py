@@ -1,6 +1,6 @@
 """Make small chats for the embedded model: `python recipes/chat/rows.py --out data/chat`.
 
-    train.jsonl, valid.jsonl    conversations in ShareGPT's form: a greeting or none, one to three questions, thanks or none
+    train.jsonl, valid.jsonl    conversations in ShareGPT's form, one to three questions each
     problems.jsonl              questions of quantities that no conversation holds, with their answers
 
 All of it is written here from lists of units and numbers. The same seed writes the same bytes.
