@@ -26,8 +26,12 @@ from ramify.sample.service import Piece, Request
 
 PATIENCE = 300
 """Seconds after which a terminal that shows nothing new is broken; no test waits for them when all is well."""
-_OWN_TERMINAL = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
-"""A session leader that opens a terminal gets it: Ctrl-C then reaches it as it reaches a shell's child."""
+_OWN_TERMINAL = (
+    "import os, signal; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+)
+"""A session leader that opens a terminal gets it: Ctrl-C then reaches it as it reaches a shell's child, also where the
+tests run in the background and whoever started them has told them to ignore it."""
 
 
 class Letters:

@@ -142,7 +142,7 @@ def events_of(folder: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-def until(happened: Callable[[], Found], what: str, seconds: float = 120) -> Found:
+def until(happened: Callable[[], Found], what: str, seconds: float = 240) -> Found:
     """The first value that is true; polled, because what is waited for happens in another process."""
     end = time.monotonic() + seconds
     while not (found := happened()):

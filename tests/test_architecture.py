@@ -191,7 +191,7 @@ def test_settings_are_defined_where_settings_are() -> None:
     elsewhere = [
         f"{module}.{node.name}"
         for module, tree in TREES.items()
-        if module not in (*SETTINGS, "ramify.serve.http.bodies")  # what clients send is no setting
+        if module not in SETTINGS
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         and any(isinstance(base, ast.Name) and base.id in {"BaseModel", "Section"} for base in node.bases)
@@ -220,7 +220,7 @@ def test_third_party_imports_are_declared_and_declared_ones_used() -> None:
         for _, name in imports(module)
         if (top := name.split(".")[0]) not in {*sys.stdlib_module_names, "ramify"}
     }
-    through_others = {"tensorboard", "jinja2", "accelerate", "huggingface-hub", "pydantic-core"}  # by torch, peft, …
+    through_others = {"tensorboard", "jinja2", "accelerate", "huggingface-hub"}  # by torch, transformers and peft
     where_installed = {"faster-whisper", "llama-cpp", "vllm"}  # used by those who have them
     assert used <= needed | extras | through_others | where_installed
     assert needed <= used | through_others

@@ -72,6 +72,7 @@ def test_a_line_is_a_question_and_two_slashes_are_one() -> None:
         ("/undo twice", "takes nothing behind it"),
         ("/save", "ends in .jsonl"),
         ("/save talk.txt", "ends in .jsonl"),
+        ("/save talk\0.jsonl", "'talk\\x00.jsonl': the file's name"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(line: str, message: str) -> None:
@@ -145,6 +146,7 @@ def test_compare_is_about_the_text_the_last_question_or_the_next_one() -> None:
     assert waiting.then is Then.NOTHING and waiting.session.comparing
     asked = act(act(waiting.session, "/set top_k 3").session, "c")
     assert asked.then is Then.COMPARE and not asked.session.comparing
+    assert act(waiting.session, "/compare c") == act(waiting.session, "c")
 
 
 def test_what_is_too_long_loses_its_oldest_turns_whole() -> None:

@@ -20,7 +20,7 @@ from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
 from ramify.base.types import Stop
 from ramify.cli.chat_talk import Talk
 from ramify.cli.chat_view import View, neutral
-from ramify.cli.errors import BAD_INPUT, OK
+from ramify.cli.errors import BAD_INPUT, OK, report
 from ramify.data.source import Source
 from ramify.data.sources import read_rows
 from ramify.serve.session import Session
@@ -312,6 +312,14 @@ def test_what_fails_in_a_pipe_ends_it(pipe: Pipe) -> None:
         pipe("a\n", Voice("script", Failing(["x"]), Letters()))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown command"):
         pipe("/nonsense\n", Voice("script", Script(["x"]), Letters()))
+
+
+def test_what_a_model_brings_is_not_obeyed_in_an_error_either(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ModelError("its template says \x1b[2J東京", hint="\x9b2J")
+
+    assert report(fail) == BAD_INPUT
+    assert capsys.readouterr().err == "error: its template says \\x1b[2J東京\nhint: \\x9b2J\n"
 
 
 def test_standard_input_that_is_not_text_is_refused(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:

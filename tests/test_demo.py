@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ramify.cli.demo import demo
 from ramify.demo.narrator import Narrator
 from ramify.demo.run import DemoOptions, as_begun, run_demo
 from ramify.demo.stages import demo_stages
+from ramify.export.gguf import families
 from ramify.train.rows import read_examples
 
 
@@ -59,6 +61,9 @@ def test_quick_demo_goes_the_whole_path(quick: tuple[Path, str]) -> None:
     html = (out / "report.html").read_text(encoding="utf-8")
     assert all(name in html for name in ("few-shot chain of thought", "SFT: loss", "Rejection sampling", "Settings"))
     assert "report.html" in text and "accuracy" in text
+    stages = [row["stage"] for row in results["parity"]]
+    assert stages == ["adapter fp32", "F16", "Q8_0", "Q4_K_M"] and all(stage in text for stage in stages)
+    assert (out / "export" / "demo-Q4_K_M.gguf").is_file() and "Q4_K_M" in html
 
 
 def test_training_rows_and_curve_rows_are_not_measured(quick: tuple[Path, str]) -> None:
@@ -80,6 +85,17 @@ def test_a_second_demo_keeps_what_is_finished(quick: tuple[Path, str]) -> None:
     run_demo(DemoOptions(out, quick=True), narrator)
     assert text.getvalue().count("kept from before") == 4
     assert {path: path.read_bytes() for path in out.rglob("*.jsonl")} == before
+
+
+def test_an_export_that_is_another_model_ends_the_demo_with_an_error(
+    quick: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ramify.demo.run.KINDS", ("f16",))
+    monkeypatch.setitem(families.FAMILIES, "llama", replace(families.FAMILIES["llama"], permuted=False))
+    narrator, text = tell()
+    with pytest.raises(RunError, match="F16: KL divergence"):
+        run_demo(DemoOptions(quick[0], quick=True), narrator)
+    assert "FAILED" in text.getvalue() and "report.html" in text.getvalue()
 
 
 def test_runs_of_others_are_left_alone(tmp_path: Path) -> None:

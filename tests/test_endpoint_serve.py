@@ -13,6 +13,7 @@ from serve_http_setup import process as serving_process
 from ramify.base.records import read_jsonl
 from ramify.base.runs import Run
 
+pytestmark = pytest.mark.proof
 KEY = "a-key-of-the-server"
 COMMON = ("--task", "unit_conversion", "--n", "8", "--max-new-tokens", "24")
 

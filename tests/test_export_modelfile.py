@@ -69,6 +69,12 @@ def test_an_unknown_template_is_left_to_the_file() -> None:
     assert "TEMPLATE" not in modelfile("m.gguf", renderer)
 
 
+def test_a_template_that_refuses_the_probes_is_left_to_the_file() -> None:
+    refusing = "{% if messages|length > 2 %}{{ raise_exception('too many turns') }}{% endif %}"
+    odd = "{% for m in messages %}{{ m['role'] + '>> ' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    assert recognise(renderer_with(refusing + odd, "<|im_end|>")) is None
+
+
 def test_system_and_worked_turns_of_the_run_are_kept(tmp_path: Path) -> None:
     worked = tmp_path / "worked.yaml"
     worked.write_text("system: From the file.\nturns:\n  - {user: 'one?', assistant: '1'}\n", encoding="utf-8")

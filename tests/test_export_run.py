@@ -184,6 +184,39 @@ def test_a_dropped_stop_token_is_caught(
     assert code == 1 and "does not stop at token" in err
 
 
+def with_field(monkeypatch: pytest.MonkeyPatch, key: str, change: Callable[[Any], Any]) -> None:
+    """From now on a file says something else under one key; nothing when the change gives None."""
+    honest = vocabulary.Vocabulary.fields
+
+    def wrong(self: vocabulary.Vocabulary) -> dict[str, Any]:
+        fields: dict[str, Any] = dict(honest(self))
+        fields[key] = change(fields[key])
+        return {name: value for name, value in fields.items() if value is not None}
+
+    monkeypatch.setattr(vocabulary.Vocabulary, "fields", wrong)
+
+
+CHANGED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "another template": ("tokenizer.chat_template", lambda text: text.replace("assistant", "helper")),
+    "a template that refuses": ("tokenizer.chat_template", lambda _: "{{ raise_exception('no turns') }}"),
+    "no template": ("tokenizer.chat_template", lambda _: None),
+    "another BOS rule": ("tokenizer.ggml.add_bos_token", lambda begins: not begins),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_prompts_that_users_get_otherwise_are_caught(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where llama.cpp is known to differ by a space, which alone is no defect."""
+    tokenizer = llama_class(legacy=False)
+    tokenizer.chat_template = ZEPHYR
+    model = random_model(tmp_path / "model", "llama", tokenizer)
+    with_field(monkeypatch, *CHANGED[case])
+    made = export(Wish(str(model), tmp_path / "out", quants=("f16",)))
+    assert any("prompts become other token ids" in each for each in made.failures)
+
+
 def test_the_same_gemma_passes_when_nothing_is_broken(gemma: Path, tmp_path: Path) -> None:
     assert export(Wish(str(gemma), tmp_path / "out", quants=("f16", "q8_0"))).failures == []
 
@@ -210,6 +243,28 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], Wish], type[Exception], str]] = 
     ),
     "model": (lambda run, out: Wish("nanno", out), ModelError, "did you mean 'nano'"),
     "name": (lambda run, out: Wish(str(run), out, name="a/b"), ConfigError, "letters, digits"),
+    "adapter as a folder": (
+        lambda run, out: Wish(str(run), out, to=(Target.MERGED,), adapter_only=True),
+        ConfigError,
+        "--adapter-only writes a GGUF",
+    ),
+    "adapter with a score": (
+        lambda run, out: Wish(str(run), out, adapter_only=True, score=3),
+        ConfigError,
+        "--score does nothing",
+    ),
+    "quant of nothing": (
+        lambda run, out: Wish(str(run), out, to=(Target.MERGED,), quants=("f16",)),
+        ConfigError,
+        "--quant is of GGUF files",
+    ),
+    "type of nothing": (lambda run, out: Wish(str(run), out, dtype="fp32"), ConfigError, "--dtype is the type"),
+    "checkout for nothing": (
+        lambda run, out: Wish(str(run), out, to=(Target.MERGED,), llama_cpp=run),
+        ConfigError,
+        "--llama-cpp does nothing",
+    ),
+    "here": (lambda run, out: Wish(str(run), Path()), RunError, "is where you are"),
     "score": (lambda run, out: Wish(str(run), out, verify=False, score=3), ConfigError, "--no-verify"),
     "no adapter": (lambda run, out: Wish("nano", out, adapter_only=True), ConfigError, "has no adapter"),
     "checkout": (lambda run, out: Wish(str(run), out, llama_cpp=run), ConfigError, "convert_hf_to_gguf.py"),

@@ -6,6 +6,7 @@ Pictures of both widths go to RAMIFY_ARTEFACTS, or else to the test's own folder
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import wave
@@ -22,6 +23,7 @@ from speech_setup import samples_of, spoken, word_error
 from test_evaluate_report import write_evaluation
 from test_page_runs import trained
 from test_report_page import chromium  # noqa: F401
+from train_setup import tiny_folder
 
 from ramify.base.records import read_jsonl
 
@@ -30,7 +32,10 @@ pytest.importorskip("gradio", reason="pip install 'ramify[chat]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'ramify[test]'")
 
 WIDTHS = {390: 844, 1280: 900}
-SECONDS = 120
+SECONDS = 240
+SLOW = {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1024, "max_position_embeddings": 2048}
+POLICY = re.compile(r"'(\S+)' violates the following Content Security Policy")
+"""How the browser says that it was about to ask for something, and did not."""
 SPOKEN = "he opened the door and walked into the kitchen"
 OPTIONS = (
     "--no-sandbox",
@@ -117,13 +122,17 @@ class Visitor:
         self.address = address
         self.requests: list[str] = []
         self.dialogs: list[str] = []
+        self.asked = 0
+        self.blocked: set[str] = set()
         self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("console", lambda message: self.blocked.update(POLICY.findall(message.text)))
         self.tab.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
         self.tab.set_default_timeout(SECONDS * 1000)
         self.tab.goto(address)
         self.tab.wait_for_selector("#chat-box textarea")
 
     def ask(self, text: str) -> None:
+        self.asked = self.tab.locator("#chat-log .turn.user").count()
         self.tab.fill("#chat-box textarea", text)
         self.tab.click("#chat-send")
 
@@ -135,27 +144,39 @@ class Visitor:
         return str(self.tab.inner_text("#chat-status")).strip()
 
     def finished(self) -> None:
-        """Wait for the end of the answer."""
-        self.tab.wait_for_selector("#chat-send:visible")
-        until(lambda: "seed" in self.status() or "stopped" in self.status(), f"the end of an answer ({self.status()})")
+        """Wait for the end of the answer to what was asked."""
+
+        def ended() -> bool:
+            shown = self.tab.locator("#chat-log .turn.user").count() > self.asked
+            return shown and not self.status().endswith("…") and self.tab.is_visible("#chat-send")
+
+        until(ended, "the end of an answer")
+
+    def set(self, name: str, value: object) -> None:
+        """Turn a slider by its number."""
+        number = f"#set-{name} input[type=number]"
+        self.tab.fill(number, str(value))
+        self.tab.press(number, "Tab")
 
     def choose(self, model: str) -> None:
         self.tab.fill("#chat-model input", model)
         self.tab.press("#chat-model input", "Enter")
-        self.tab.locator("#chat-opened", has_text="is ready").wait_for()
+        self.tab.locator("#chat-opened", has_text=f"{model} is ready").wait_for()
 
     def open(self, name: str) -> None:
         self.tab.click(f"#tab-{name}-button")
 
     def check_stayed_here(self) -> None:
         """Nothing was asked of any other host."""
-        strangers = [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))]
+        own = (self.address, "data:", "blob:")
+        strangers = {url for url in self.requests if not url.startswith(own)} - self.blocked
         assert self.requests and not strangers and not self.dialogs
 
     def picture(self, folder: Path, name: str) -> None:
         """A picture at each width, where nothing sticks out."""
         for width, height in WIDTHS.items():
             self.tab.set_viewport_size({"width": width, "height": height})
+            self.tab.evaluate("scrollTo(0, document.body.scrollHeight)")  # a frame is painted once it was in sight
             self.tab.wait_for_timeout(400)
             assert self.tab.evaluate("document.documentElement.scrollWidth") <= width, f"{name} at {width}"
             self.tab.screenshot(path=str(folder / f"page-{name}-{width}.png"), full_page=True)
@@ -198,8 +219,9 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A person's folder with a trained and evaluated run."""
+    """A person's folder with a trained and evaluated run, and a model that never stops by itself."""
     made = Machine(tmp_path)
+    tiny_folder(tmp_path / "slow", **SLOW)
     made.run("train", "--out", "runs/tuned", "task.rows=64", "train.max_steps=4", "data.train=task")
     made.run("eval", "runs/tuned", "--n", "16")
     made.run("eval", "nano", "--n", "16", "--out", "runs/base")
@@ -208,7 +230,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_a_visit(chromium: str, machine: Machine, pictures: Path, shared: Path) -> None:  # noqa: F811
     microphone = f"--use-file-for-fake-audio-capture={recording(machine.folder)}%noloop"
-    with machine.page("nano", "runs/tuned") as address, browser(chromium, microphone) as context:
+    with machine.page("nano", "runs/tuned", "slow") as address, browser(chromium, microphone) as context:
         visitor = Visitor(context, address)
         visitor.picture(pictures, "empty")
         _chat(visitor, machine, pictures)
@@ -229,22 +251,21 @@ def _chat(visitor: Visitor, machine: Machine, pictures: Path) -> None:
     visitor.ask("How many g are in 2 kg?")
     visitor.finished()
     assert visitor.answer() and "nano" in visitor.status()
-    tab.fill("#set-max_new_tokens input[type=number]", "2000")
-    tab.press("#set-max_new_tokens input[type=number]", "Tab")
-    tab.fill("#set-temperature input[type=number]", "3")
-    tab.press("#set-temperature input[type=number]", "Tab")
+    visitor.choose("slow")
+    visitor.set("max_new_tokens", 1500)
+    visitor.set("temperature", 0)
     visitor.ask("Tell me a very long story.")
     tab.wait_for_selector("#chat-stop:visible")
-    sizes: list[int] = []
-    until(lambda: sizes.append(len(visitor.answer())) or len({*sizes} - {0}) >= 4, "an answer that grows")
+    sizes: set[int] = set()
+    until(lambda: sizes.add(len(visitor.answer())) or len(sizes - {0}) >= 4, "an answer that grows")
     tab.click("#chat-stop")
     visitor.finished()
-    assert "stopped" in visitor.status()
+    assert visitor.status().startswith("slow") and "stopped" in visitor.status()
     written = visitor.answer()
     tab.wait_for_timeout(500)
     assert visitor.answer() == written
-    tab.fill("#set-max_new_tokens input[type=number]", "64")
-    tab.press("#set-max_new_tokens input[type=number]", "Tab")
+    visitor.set("max_new_tokens", 64)
+    visitor.set("temperature", 0.7)
     tab.click("#chat-undo")
     until(lambda: tab.input_value("#chat-box textarea") == "Tell me a very long story.", "the question in the box")
     visitor.choose("runs/tuned")
@@ -277,8 +298,7 @@ def _speak(visitor: Visitor, shared: Path, pictures: Path) -> None:
     assert word_error(SPOKEN, heard) <= 0.5, heard
     visitor.picture(pictures, "speech")
     tab.set_viewport_size({"width": 1280, "height": 900})
-    tab.fill("#chat-box textarea", f"{heard}?")
-    tab.click("#chat-send")
+    visitor.ask(f"{heard}?")
     visitor.finished()
     assert f"{heard}?" in tab.inner_text("#chat-log")
     tab.click("#speech-audio [aria-label=Clear]")
@@ -362,6 +382,7 @@ def test_hostile_text_stays_text(chromium: str, tmp_path: Path, pictures: Path) 
         tab.wait_for_timeout(1000)
         visitor.picture(pictures, "hostile")
         visitor.check_stayed_here()
+        assert visitor.blocked == {"http://203.0.113.9/a.png"}  # in the report, and only asked of the policy
 
 
 def test_a_tab_that_leaves_in_the_middle_of_an_answer_frees_its_model(chromium: str, tmp_path: Path) -> None:  # noqa: F811

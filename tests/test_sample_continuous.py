@@ -106,8 +106,8 @@ def in_threads(services: Sequence[Service], requests: Sequence[Request]) -> list
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots that fill, and prompts of several chunks, on tiny sequences."""
-    monkeypatch.setattr(continuous, "OWN", 18)
-    monkeypatch.setattr("ramify.sample.intake.COPIED", 9)
+    monkeypatch.setattr(continuous, "OWN", 12)
+    monkeypatch.setattr("ramify.sample.intake.COPIED", 6)
     monkeypatch.setattr(flow, "CHUNK", 24)
     monkeypatch.setattr(flow, "CHUNK_BESIDE", 7)
 
@@ -128,7 +128,7 @@ def test_together_is_as_alone(family: str) -> None:
 )
 def test_whatever_is_cut_and_kept_changes_nothing(family: str, slots: int, kept: int) -> None:
     """Slots that fill up, prompts in chunks, keys and values from before, and hardly room for them."""
-    loaded, requests = loaded_model(family, stop_ids=()), requests_of(seed=2, many=5, max_new_tokens=26, stop=())
+    loaded, requests = loaded_model(family, stop_ids=()), requests_of(seed=2, many=4, max_new_tokens=20, stop=())
     expected = [expected_of(loaded, request) for request in requests]
     with closing(ContinuousService(loaded, slots=slots, kept=kept)) as service:
         for _ in range(2):
@@ -401,7 +401,7 @@ def test_base_and_tuned_side_by_side(family: str, kind: torch.dtype) -> None:
     """Weights of their own for both (llama), one network that is switched (gemma2), weights that are turned (qwen3)."""
     network: Any = tiny_model(family).to(kind)
     tuned = get_peft_model(network, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
-    loaded, requests = as_loaded(tuned), requests_of(seed=17, many=6)
+    loaded, requests = as_loaded(tuned), requests_of(seed=17, many=4, max_new_tokens=8)
     with rates.assume_native():
         expected = [expected_of(loaded, each, adapter=number % 2 == 0) for number, each in enumerate(requests)]
         other = [expected_of(loaded, each, adapter=number % 2 == 1) for number, each in enumerate(requests)]

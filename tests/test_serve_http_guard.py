@@ -59,7 +59,7 @@ def test_other_names_are_refused(server: httpx.Client, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://localhost:3001", "https://localhost:3000", "x"]
+    "origin", ["http://evil.example", "null", "http://localhost:3001", "https://localhost:3000", "x", "http://["]
 )
 def test_other_pages_are_refused(server: httpx.Client, origin: str) -> None:
     answer = server.post(CHAT, json=said("hi"), headers={"origin": origin})
@@ -138,7 +138,7 @@ def test_the_log_has_one_entry_a_request_and_no_contents(server: httpx.Client, l
     assert "secret" not in f"{first}"
 
 
-@pytest.mark.parametrize("key", ["", " ", "a\nb", "schlüssel"])
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "schlüssel", " key", "key "])
 def test_keys_that_no_header_holds_are_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="API key"):
         Access(key=key)

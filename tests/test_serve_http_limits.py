@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -223,6 +226,20 @@ def test_a_signal_ends_a_server_when_its_requests_are_answered(number: signal.Si
         assert served.process.wait(timeout=30) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{served.url}/health")
+
+
+def test_a_signal_before_the_first_request_ends_the_server_too() -> None:
+    """It comes as soon as the address is told, which is before uvicorn listens to signals."""
+    lines = (
+        "import signal",
+        "from ramify.serve.http.process import bind, run",
+        "from serve_http_setup import build, scripted",
+        "with bind('127.0.0.1', 0) as bound:",
+        "    run(build([scripted()]), bound, lambda: signal.raise_signal(signal.SIGTERM))",
+    )
+    folder = Path(setup.__file__).parent
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=folder, timeout=60, check=False)
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("wrong", [{"parallel": 0}, {"queue": -1}, {"body": 0}, {"timeout": 0.0}, {"timeout": 1e999}])

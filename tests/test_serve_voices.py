@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from ramify.sample.service import Request, Service
 from ramify.serve.answers import Answers
 from ramify.serve.cabinet import Cabinet
 from ramify.serve.gguf_choices import find_gguf
+from ramify.serve.manners import Manners, manners_of
 from ramify.serve.voice import CHAT, Voice
 from ramify.serve.voices import Prompter, base_and_adapter, choices, open_voice
 from ramify.train import sft
@@ -232,6 +235,14 @@ def test_an_export_s_files_are_chosen_by_quantisation(tmp_path: Path) -> None:
         open_voice(str(adapter))
 
 
+def test_a_model_of_another_place_does_not_speak_as_the_export_one_stands_in(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(export)
+    assert manners_of("nano") == Manners()
+    assert manners_of("nano-Q8_0.gguf").prompting.system == manners_of("merged").prompting.system == "Be exact."
+
+
 def test_a_part_of_a_name_chooses_a_file(tmp_path: Path) -> None:
     names = (
         "a.q4_0.gguf",
@@ -281,6 +292,25 @@ def test_what_was_fetched_is_found_without_the_hub(hub_cache: Path) -> None:
     for name in ("who/Tiny-GGUF, Q5", "who/Other-GGUF, Q4"):
         with pytest.raises(ModelError, match="not in the local cache, and the hub cannot be reached"):
             find_gguf(name)
+
+
+def test_what_was_fetched_is_not_asked_for_again(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    asked = []
+
+    def look_up(host: str, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert find_gguf("who/Tiny-GGUF, Q4") == hub_cache / "tiny-Q4_K_M.gguf"
+    assert find_gguf("who/Tiny-GGUF, Q8") == hub_cache / "tiny-Q8_0-00001-of-00002.gguf"
+    assert not asked
+    with pytest.raises(ModelError, match="not in the local cache, and the hub cannot be reached"):
+        find_gguf("who/Tiny-GGUF, Q5")
+    assert asked
 
 
 def test_choices_are_trained_runs_exports_and_gguf_files(tmp_path: Path, run: Path) -> None:
@@ -373,6 +403,39 @@ def test_a_voice_that_is_lent_is_never_closed() -> None:
         assert not came.is_set()
     thread.join()
     assert came.is_set() and opener.open == {"b"}
+
+
+def test_while_one_is_opened_the_others_come_and_go() -> None:
+    opener, begun, go = Opener(), threading.Event(), threading.Event()
+
+    def slowly(name: str) -> Voice:
+        if name == "slow":
+            begun.set()
+            go.wait()
+        return opener(name)
+
+    cabinet = Cabinet(slowly, keep=2)
+
+    def visit(name: str) -> tuple[str, ...]:
+        with cabinet.lend(name) as (voice,):
+            assert voice.name == name
+        return cabinet.names
+
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            assert pool.submit(visit, "a").result(timeout=60) == ("a",)
+            slow = [pool.submit(visit, "slow") for _ in range(2)]
+            begun.wait()
+            assert pool.submit(visit, "a").result(timeout=60) == ("a",)
+            closing = pool.submit(cabinet.close)
+        finally:
+            go.set()
+        for each in slow:
+            each.result(timeout=60)
+        closing.result(timeout=60)
+    assert opener.opened.count("slow") >= 1
+    cabinet.close()
+    assert not opener.open
 
 
 def test_many_threads_get_what_they_ask_for() -> None:

@@ -102,7 +102,8 @@ class SampleBar:
         self._done += 1
         self._tokens += len(sample.token_ids)
         seconds = max(perf_counter() - self._started, 1e-9)
-        self._bars.update(self._done, tokens_per_second=self._tokens / seconds)
+        speed = {"tokens_per_second": self._tokens / seconds} if self._tokens else {}  # endpoints give text alone
+        self._bars.update(self._done, **speed)
 
 
 def show_usage(usage: Usage) -> None:

@@ -16,9 +16,12 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder of the export; default RUN/export.")] = None,
     to: Annotated[str, typer.Option(help="merged, gguf, ollama; several with commas.")] = "gguf",
     quant: Annotated[
-        str, typer.Option(help="GGUF kinds: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, …; several with commas.")
-    ] = "f16,q8_0",
-    dtype: Annotated[str, typer.Option(help="Type of the merged folder: bf16, fp16, fp32.")] = "bf16",
+        str | None,
+        typer.Option(help="GGUF kinds: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, …; default f16,q8_0."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type of the merged folder: bf16, fp16, fp32; default bf16.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter folder or run on top of the model.")] = None,
     adapter_only: Annotated[
         bool, typer.Option("--adapter-only", help="The adapter as a GGUF of its own, for a base that is there.")
@@ -50,7 +53,7 @@ def export(
         source=source,
         out=_default_out(source) if out is None else out,
         to=_targets(to),
-        quants=tuple(_listed(quant)),
+        quants=None if quant is None else tuple(_listed(quant)),
         adapter=adapter,
         dtype=dtype,
         adapter_only=adapter_only,

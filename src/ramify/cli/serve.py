@@ -38,7 +38,7 @@ def serve(
     chat_template: Annotated[str | None, typer.Option(help="model, plain, chatml, llama3, or a Jinja file.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or nf4.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    n_ctx: Annotated[int | None, typer.Option(min=1, help="Tokens that a GGUF file has room for.")] = None,
+    n_ctx: Annotated[int | None, typer.Option(min=8, help="Tokens that a GGUF file has room for.")] = None,
 ) -> None:
     """Answer OpenAI's clients: /v1/chat/completions, /v1/completions, /v1/models, /health.
 

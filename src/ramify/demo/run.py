@@ -28,6 +28,7 @@ from ramify.export.card import parity_head, parity_lines
 from ramify.export.plan import Wish
 from ramify.export.run import Export, export
 from ramify.model.load import LoadedModel
+from ramify.sample.llamacpp.runtime import PACKAGES
 from ramify.train import rft, sft
 from ramify.train.folder import check_unchanged
 from ramify.train.rows import read_examples
@@ -53,7 +54,7 @@ class DemoOptions:
     overwrite: bool = False
 
     @property
-    def quick_score(self) -> int:
+    def score(self) -> int:
         """Questions that every exported file answers too."""
         return min(self.n or _SCORED, 10 if self.quick else _SCORED)
 
@@ -65,7 +66,7 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
         The content of results.json.
 
     Raises:
-        RamifyError: a stage cannot be run.
+        RamifyError: a stage cannot be run, or an exported file is not the model that was trained.
     """
     say = Narrator() if narrator is None else narrator
     began = perf_counter()
@@ -86,7 +87,18 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     contents = Contents(_title(stages[0].config), measured, speed=speed.table(), tables=tables)
     write_report(options.out / "report.html", contents)
     say.end(measured, options.out, perf_counter() - began)
+    _refuse_failed(exported)
     return results
+
+
+def _refuse_failed(exported: Export | None) -> None:
+    """End with an error where an exported file is not the model that was trained; all of the demo is written by then.
+
+    Raises:
+        RunError: names the rows of the parity table.
+    """
+    if exported is not None and exported.failures:
+        raise RunError(f"{exported.folder} is not the model that was trained: {'; '.join(exported.failures)}")
 
 
 def _clear_stale(stages: list[DemoStage], options: DemoOptions) -> None:
@@ -167,12 +179,12 @@ def as_begun(run: Run, config: RunConfig) -> RunConfig | None:
 
 def _export(stage: DemoStage, options: DemoOptions, say: Narrator) -> Export | None:
     """The last stage as GGUF files, proven; None where the packages that write and read them are not installed."""
-    if not all(map(find_spec, ("gguf", "cyllama"))):
+    if find_spec("gguf") is None or not any(map(find_spec, PACKAGES)):
         say.not_exported()
         return None
     say.exporting()
     wish = Wish(
-        str(stage.folder), options.out / "export", quants=KINDS, score=options.quick_score, name="demo", overwrite=True
+        str(stage.folder), options.out / "export", quants=KINDS, score=options.score, name="demo", overwrite=True
     )
     found = export(wish, say.bars)
     say.exported(found)

@@ -31,7 +31,7 @@ def card(record: Mapping[str, Any], rows: Sequence[ParityRow]) -> str:
         *_training(run),
         *_evaluations(run),
         "## Parity",
-        parity_table(rows) if rows else "Parity was not measured (`--no-verify`).",
+        parity_table(rows) if rows else _unmeasured(record),
         "## Files",
         _files(record["files"]),
         "## Use",
@@ -53,7 +53,9 @@ def _front_matter(record: Mapping[str, Any]) -> str:
 
 def _origin(record: Mapping[str, Any], run: Run | None) -> str:
     what = f"The run `{record['source']}`" if run is not None else f"`{record['source']}`"
-    adapter = " with its adapter merged in" if record.get("adapter") else ""
+    adapter = ""
+    if record.get("adapter"):
+        adapter = ": the adapter alone" if record.get("adapter_only") else " with its adapter merged in"
     status = {
         "passed": "Every file below was read back and agrees with the model that was trained.",
         "failed": "**A file below does not agree with the model that was trained: see Parity. Do not use it.**",
@@ -103,6 +105,11 @@ def parity_table(rows: Sequence[ParityRow]) -> str:
     return "\n".join(lines) + ("\n\n" + "\n".join(failures) if failures else "")
 
 
+def _unmeasured(record: Mapping[str, Any]) -> str:
+    why = "an adapter alone cannot be tried" if record.get("adapter_only") else "`--no-verify`"
+    return f"Parity was not measured ({why})."
+
+
 def parity_head(rows: Sequence[ParityRow]) -> list[str]:
     """Columns of the table; scores have one where they were asked for."""
     scored = ["correct"] if any(row.score is not None for row in rows) else []
@@ -135,7 +142,9 @@ def _usage(record: Mapping[str, Any]) -> str:
     ggufs = [each["path"] for each in record["files"] if each["path"].endswith(".gguf")]
     merged = any(each["path"].startswith("merged/") for each in record["files"])
     lines = []
-    if ggufs:
+    if record.get("adapter_only"):
+        lines.append(f"llama-cli -m BASE.gguf --lora {ggufs[-1]} --jinja")
+    elif ggufs:
         lines += [f"ramify chat {ggufs[-1]}", f"llama-cli -m {ggufs[-1]} --jinja"]
     if any(each["path"] == "Modelfile" for each in record["files"]):
         lines.append(f"ollama create {record['name']} -f Modelfile")

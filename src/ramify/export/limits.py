@@ -28,8 +28,17 @@ KL: dict[str, float] = {
 }
 """Largest mean KL divergence from the reference, in nats, by kind; a kind that is not listed is shown, not judged."""
 
+REFERENCE = {"bf16": 4e-3}
+"""What is added to a limit where the reference itself was rounded to this kind: its error, twice."""
+
 EXACT = frozenset({"fp32", "f32", "fp16", "f16"})
 """Kinds whose greedy tokens must be those of the reference, wherever its choice is not nearly a tie."""
 
 TIE = 0.05
 """Logits: where the likeliest token is less ahead of the second, either of them is right."""
+
+
+def widened(kind: str, reference: str) -> float | None:
+    """The largest mean KL divergence of a kind from a reference that was computed in another; None: not judged."""
+    limit = KL.get(kind)
+    return None if limit is None else limit + REFERENCE.get(reference, 0.0)

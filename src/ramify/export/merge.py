@@ -67,18 +67,19 @@ def merge(
     source = resolve(name, adapter)
     tensors = _tensors(source)
     require_space(out, sum(each.numel for each in tensors.values()) * kind.itemsize)
-    with _stage(progress, "reading weights"):
+    with stage(progress, "reading weights"):
         loaded = load_model(name, adapter=adapter, dtype=load_dtype(tensors), device="cpu")
     if _trained_on_4_bits(model):
         progress.note("trained on 4-bit weights, merged into the full-precision ones: answers differ a little")
     whole = _merged(loaded, kind, progress)
-    with _stage(progress, "writing"), whole_folder(out) as folder:
+    with stage(progress, "writing"), whole_folder(out) as folder:
         save_trained(replace(whole, stop_ids=_stop_ids(whole, source)), folder, shard_bytes=shard_bytes)
     return out
 
 
 @contextmanager
-def _stage(progress: Progress, name: str, total: int | None = None) -> Iterator[None]:
+def stage(progress: Progress, name: str, total: int | None = None) -> Iterator[None]:
+    """A stage of an export, closed also when it fails."""
     progress.start(name, total)
     try:
         yield
@@ -86,7 +87,7 @@ def _stage(progress: Progress, name: str, total: int | None = None) -> Iterator[
         progress.close()
 
 
-def _folder(source: Source) -> Path | None:
+def base_folder(source: Source) -> Path | None:
     """Where the base lies on this machine; None: on the hub, and not fetched yet."""
     if Path(source.location).is_dir():
         return Path(source.location)
@@ -96,7 +97,7 @@ def _folder(source: Source) -> Path | None:
 
 def _tensors(source: Source) -> dict[str, Stored]:
     """The base weights on this machine; empty when they have to be fetched first."""
-    folder = _folder(source)
+    folder = base_folder(source)
     if folder is None:
         return {}
     _refuse_quantised(folder)
@@ -131,7 +132,7 @@ def _merged(loaded: LoadedModel, kind: torch.dtype, progress: Progress) -> Loade
     network: Any = loaded.network
     if isinstance(network, PeftModel):
         layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
-        with _stage(progress, "merging", len(layers)):
+        with stage(progress, "merging", len(layers)):
             for done, layer in enumerate(layers, start=1):
                 _merge_layer(loaded.name, layer, kind)
                 progress.update(done)

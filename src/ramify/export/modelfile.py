@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ramify.base.errors import DataError
 from ramify.base.types import Conversation, Message
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import render
@@ -79,7 +80,10 @@ KNOWN = (
 def recognise(renderer: Renderer) -> tuple[Turns, str | None] | None:
     """The family that writes turns as this template does, and a system turn that the template adds by itself."""
     tokenizer = renderer.tokenizer
-    written = [render(tokenizer, renderer.template, each, generation=True) for each in _PROBES]
+    try:
+        written = [render(tokenizer, renderer.template, each, generation=True) for each in _PROBES]
+    except DataError:  # it wants turns of another kind
+        return None
     bos = str(tokenizer.bos_token or "")
     for texts in (written, [text.removeprefix(bos) for text in written]):  # a BOS may also be how a turn begins
         for turns in KNOWN:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ramify.base.config import Prompting
-from ramify.base.errors import ConfigError, RunError, unknown
+from ramify.base.errors import ConfigError, ModelError, RunError, unknown
 from ramify.base.runs import is_run
 from ramify.evaluate.settings import evaluation_config
 from ramify.export.gguf.families import read_family
+from ramify.export.gguf.official import SCRIPT
+from ramify.export.gguf.package import require_gguf
+from ramify.export.merge import base_folder
+from ramify.export.tokenizer import has_template
 from ramify.model.load import Source, resolve
 from ramify.sample.llamacpp.quantize import KINDS, check_backend
 
@@ -22,6 +26,10 @@ DIRECT = ("f32", "f16", "bf16", "q8_0")
 """Kinds that are written here; the others are made by llama.cpp of the f16 file."""
 DTYPES = ("bf16", "fp16", "fp32")
 BITS = {"f32": 32.0, "fp32": 32.0, "f16": 16.0, "fp16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7}
+QUANTS = ("f16", "q8_0")
+"""Kinds of GGUF files where none are named."""
+DTYPE = "bf16"
+"""Type of a merged folder where none is named."""
 _OTHER_BITS = 5.5
 """About so many bits a weight, for the check of free disk: small models keep some tensors in more."""
 
@@ -42,8 +50,8 @@ class Wish:
         source: a run, a model or adapter folder, a hub id, or nano.
         out: folder of the export.
         to: what to make.
-        quants: kinds of GGUF files.
-        dtype: type of the merged folder.
+        quants: kinds of GGUF files; None: `QUANTS`.
+        dtype: type of the merged folder; None: `DTYPE`.
         adapter_only: write the adapter as a GGUF of its own instead of merging it.
         llama_cpp: a checkout of llama.cpp, whose converter is used.
         verify: whether parity is measured.
@@ -55,9 +63,9 @@ class Wish:
     source: str
     out: Path
     to: tuple[Target, ...] = (Target.GGUF,)
-    quants: tuple[str, ...] = ("f16", "q8_0")
+    quants: tuple[str, ...] | None = None
     adapter: str | None = None
-    dtype: str = "bf16"
+    dtype: str | None = None
     adapter_only: bool = False
     llama_cpp: Path | None = None
     verify: bool = True
@@ -75,6 +83,9 @@ class Plan:
         prompting: how the model is prompted: as it was trained.
         sample: length of completions and stop strings of a run; empty for anything else.
         name: what files are called.
+        dtype: type of the merged folder.
+        quants: kinds of GGUF files; empty: none are made.
+        notes: what the user should know before anything is written.
     """
 
     wish: Wish
@@ -82,7 +93,9 @@ class Plan:
     prompting: Prompting
     sample: Mapping[str, Any]
     name: str
-    quants: tuple[str, ...] = field(default=())
+    dtype: str = DTYPE
+    quants: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def makes_gguf(self) -> bool:
@@ -104,31 +117,72 @@ def make_plan(wish: Wish) -> Plan:
         RunError: the folder cannot be written to.
     """
     parts = resolve(wish.source, wish.adapter)
-    if wish.adapter_only and parts.adapter is None:
-        raise ConfigError(f"{wish.source} has no adapter", hint="leave --adapter-only out")
-    config = evaluation_config(wish.source)
-    quants = _quants(wish)
+    if wish.adapter_only:
+        _check_adapter_only(wish, parts)
+    quants, dtype = _quants(wish), _dtype(wish)
     name = wish.name or _name(wish.source)
     if not re.fullmatch(r"[\w.+-]{1,80}", name):
         raise ConfigError(f"name {name!r}: letters, digits and . _ + - are allowed", hint="--name NAME")
-    if wish.dtype not in DTYPES:
-        raise ConfigError(unknown("type", wish.dtype, DTYPES))
     if wish.score and not wish.verify:
         raise ConfigError("--score is a column of the parity table, and --no-verify leaves that out")
-    if wish.llama_cpp is not None and not (wish.llama_cpp / "convert_hf_to_gguf.py").is_file():
-        raise ConfigError(f"{wish.llama_cpp}: no convert_hf_to_gguf.py there", hint="--llama-cpp takes a checkout")
+    if wish.llama_cpp is not None:
+        _check_checkout(wish.llama_cpp, quants)
     _check_out(wish)
-    base = Path(parts.location)
-    if quants and base.is_dir() and wish.llama_cpp is None:
+    base = base_folder(parts)
+    if quants and base is not None and wish.llama_cpp is None:
         read_family(base)
+    config = evaluation_config(wish.source)
+    prompting, notes = _prompting(config.prompt, parts)
     drawn = config.sample.model_dump(mode="json", include={"max_new_tokens", "stop"}) if is_run(wish.source) else {}
-    return Plan(wish, parts, config.prompt, drawn, name, quants)
+    return Plan(wish, parts, prompting, drawn, name, dtype, quants, notes)
+
+
+def _check_adapter_only(wish: Wish, parts: Source) -> None:
+    if parts.adapter is None:
+        raise ConfigError(f"{wish.source} has no adapter", hint="leave --adapter-only out")
+    if set(wish.to) != {Target.GGUF}:
+        raise ConfigError("--adapter-only writes a GGUF file and nothing else", hint="--to gguf, or leave it out")
+    idle = "--score" if wish.score else "--llama-cpp" if wish.llama_cpp is not None else None
+    if idle is not None:
+        raise ConfigError(f"{idle} does nothing with --adapter-only", hint=f"leave {idle} out")
+    if base_folder(parts) is None:
+        raise ModelError(
+            f"{parts.base} is not on this machine: its configuration says what the adapter is for",
+            hint="--adapter-only needs it fetched; any command that loads it does that",
+        )
+
+
+def _check_checkout(checkout: Path, quants: Sequence[str]) -> None:
+    if not quants:
+        raise ConfigError("--llama-cpp does nothing without --to gguf or ollama", hint="leave --llama-cpp out")
+    if not (checkout / SCRIPT).is_file():
+        raise ConfigError(f"{checkout}: no {SCRIPT} there", hint="--llama-cpp takes a checkout")
+
+
+def _prompting(prompting: Prompting, parts: Source) -> tuple[Prompting, tuple[str, ...]]:
+    """How the model is prompted: plainly where it should be by its own template and has none."""
+    if prompting.chat_template != "model" or has_template(parts):
+        return prompting, ()
+    note = f"{parts.base} has no chat template: its files get the plain one, question, space, answer"
+    return prompting.model_copy(update={"chat_template": "plain"}), (note,)
+
+
+def _dtype(wish: Wish) -> str:
+    if wish.dtype is None:
+        return DTYPE
+    if Target.MERGED not in wish.to:
+        raise ConfigError("--dtype is the type of the merged folder, which is not made", hint="--to merged, or --quant")
+    if wish.dtype not in DTYPES:
+        raise ConfigError(unknown("type", wish.dtype, DTYPES))
+    return wish.dtype
 
 
 def _quants(wish: Wish) -> tuple[str, ...]:
     if not {Target.GGUF, Target.OLLAMA} & set(wish.to):
+        if wish.quants is not None:
+            raise ConfigError("--quant is of GGUF files, which are not made", hint="--to gguf or ollama, or --dtype")
         return ()
-    quants = tuple(dict.fromkeys(each.lower() for each in wish.quants))
+    quants = tuple(dict.fromkeys(each.lower() for each in (QUANTS if wish.quants is None else wish.quants)))
     for kind in quants:
         if kind not in (*DIRECT, *KINDS):
             raise ConfigError(unknown("quantisation", kind, {*DIRECT, *KINDS}))
@@ -137,7 +191,9 @@ def _quants(wish: Wish) -> tuple[str, ...]:
     unusual = [kind for kind in quants if kind not in DIRECT]
     if wish.adapter_only and unusual:
         raise ConfigError(f"an adapter is not written as {unusual[0]}", hint=f"--quant {','.join(DIRECT)}, or fewer")
-    if wish.verify or any(kind not in DIRECT for kind in quants):
+    if wish.llama_cpp is None:
+        require_gguf()
+    if unusual or (wish.verify and not wish.adapter_only):
         check_backend()
     return quants
 
@@ -146,6 +202,8 @@ def _check_out(wish: Wish) -> None:
     out = wish.out
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: is a file, a folder is needed", hint="choose another one with --out")
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise RunError(f"{out}: is where you are, and an export takes the place of its folder", hint="--out FOLDER")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not (out / "export.json").is_file():

@@ -7,11 +7,12 @@
       tokenizer/      tokenizer and template that the GGUF files were made with   (--to gguf, ollama)
       NAME-Q8_0.gguf …                         Modelfile                          (--to ollama)
 
-Everything is written to `.OUT.new` first and takes OUT's place when it is complete, so OUT is whole or not there.
+Everything is written to a folder beside OUT, which takes OUT's place when it is complete: OUT is whole or not there.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,14 +27,17 @@ from ramify.base.runs import versions
 from ramify.export.card import card, parity_table
 from ramify.export.gguf.adapter import write_adapter_gguf
 from ramify.export.gguf.official import convert
-from ramify.export.gguf.writer import write_gguf
-from ramify.export.merge import merge
-from ramify.export.modelfile import modelfile
+from ramify.export.gguf.writer import GgufReport, write_gguf
+from ramify.export.memory import fits
+from ramify.export.merge import base_folder, merge, stage
+from ramify.export.modelfile import modelfile, recognise
 from ramify.export.parity import ParityRow
 from ramify.export.plan import DIRECT, Plan, Target, Wish, check_disk, make_plan
-from ramify.export.stages import Written, measure
+from ramify.export.stages import Written, measure, trial_of
 from ramify.export.tokenizer import renderer_of, save_tokenizer
+from ramify.export.unmerged import link, unmerged
 from ramify.model.load import count_parameters
+from ramify.prompts.renderer import Renderer
 from ramify.sample.llamacpp.quantize import quantize
 
 
@@ -67,13 +71,14 @@ def export(wish: Wish, progress: Progress = SILENT) -> Export:
         ConfigError, ModelError, RunError: it cannot be made; nothing is left behind.
     """
     plan = make_plan(wish)
-    weights = count_parameters(plan.parts)
-    check_disk(wish.out, weights, _kinds_on_disk(plan))
+    renderer = renderer_of(plan.parts, plan.prompting)
+    trial = trial_of(plan) if wish.verify and not wish.adapter_only else None
+    whole = _whole(plan, renderer)
+    check_disk(wish.out, count_parameters(plan.parts), _kinds_on_disk(plan, whole))
     with _draft(wish.out) as folder:
-        work = _Work(plan, folder, progress)
+        work = _Work(plan, renderer, whole, folder, progress)
         written = work.write()
-        tried = wish.verify and not wish.adapter_only
-        rows = tuple(measure(plan, work.renderer, written, folder, progress)) if tried else ()
+        rows = () if trial is None else tuple(measure(plan, trial, renderer, written, folder, progress))
         shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
         _describe(plan, folder, [each for each in written if not each.scratch], rows, work.notes)
     return Export(wish.out, rows, tuple(work.notes))
@@ -82,13 +87,36 @@ def export(wish: Wish, progress: Progress = SILENT) -> Export:
 _SCRATCH = ".work"
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What whole GGUF files are made of.
+
+    Attributes:
+        source: the model's own folder, where nothing has to be merged; None: it is merged.
+        dtype: type of the merged weights.
+        kept: the merged folder is one that was asked for.
+    """
+
+    source: Path | None
+    dtype: str
+    kept: bool = False
+
+
+def _whole(plan: Plan, renderer: Renderer) -> _Whole:
+    """In fp32, so that every file is rounded once; in half precision where memory has no room for that."""
+    if Target.MERGED in plan.wish.to and plan.dtype == "fp32":
+        return _Whole(None, "fp32", kept=True)
+    source = None if plan.wish.llama_cpp is not None else unmerged(plan.parts, len(renderer.tokenizer))
+    return _Whole(source, "fp32" if fits(count_parameters(plan.parts), "fp32") else "fp16")
+
+
 class _Work:
     """The files of one export, in the order in which they need each other."""
 
-    def __init__(self, plan: Plan, folder: Path, progress: Progress) -> None:
-        self._plan, self._folder, self._progress = plan, folder, progress
-        self.renderer = renderer_of(plan.parts, plan.prompting)
-        self.notes: list[str] = []
+    def __init__(self, plan: Plan, renderer: Renderer, whole: _Whole, folder: Path, progress: Progress) -> None:
+        self._plan, self._whole, self._folder, self._progress = plan, whole, folder, progress
+        self._renderer = renderer
+        self.notes: list[str] = list(plan.notes)
 
     def write(self) -> list[Written]:
         """Write them all."""
@@ -97,11 +125,8 @@ class _Work:
         if plan.wish.adapter_only:
             return self._adapter()
         if Target.MERGED in plan.wish.to:
-            path = merge(
-                plan.wish.source, folder / "merged", plan.wish.dtype, adapter=plan.wish.adapter, progress=self._progress
-            )
-            save_tokenizer(self.renderer, path)
-            written.append(Written("merged " + plan.wish.dtype, plan.wish.dtype, path))
+            path = self._merged(folder / "merged", plan.dtype)
+            written.append(Written(f"merged {plan.dtype}", plan.dtype, path))
         if plan.makes_gguf:
             written += self._ggufs(self._full())
         if Target.OLLAMA in plan.wish.to:
@@ -109,12 +134,22 @@ class _Work:
         return written
 
     def _full(self) -> Path:
-        """The folder that GGUF files are made of: a merge in fp32, thrown away afterwards."""
-        plan = self._plan
+        """The folder that GGUF files are made of; thrown away afterwards, unless it was asked for."""
+        save_tokenizer(self._renderer, self._folder / "tokenizer")
         scratch = self._folder / _SCRATCH / "merged"
-        path = merge(plan.wish.source, scratch, "fp32", adapter=plan.wish.adapter, progress=self._progress)
-        save_tokenizer(self.renderer, path)
-        save_tokenizer(self.renderer, self._folder / "tokenizer")
+        if self._whole.kept:
+            return self._folder / "merged"
+        if self._whole.source is not None and link(self._whole.source, scratch):
+            save_tokenizer(self._renderer, scratch)
+            return scratch
+        if self._whole.dtype != "fp32":
+            self.notes.append("merged weights were rounded to fp16: memory has no room for all of them in fp32")
+        return self._merged(scratch, self._whole.dtype)
+
+    def _merged(self, path: Path, dtype: str) -> Path:
+        wish = self._plan.wish
+        merge(wish.source, path, dtype, adapter=wish.adapter, progress=self._progress)
+        save_tokenizer(self._renderer, path)
         return path
 
     def _ggufs(self, full: Path) -> list[Written]:
@@ -140,16 +175,18 @@ class _Work:
             return
         report = write_gguf(full, path, kind, progress=self._progress)
         self.notes += [note for note in report.notes if note not in self.notes]
+        self._note_fallen(report)
+
+    def _note_fallen(self, report: GgufReport) -> None:
         if report.fallen_back:
             self.notes.append(
-                f"{path.name}: {len(report.fallen_back)} of {report.tensors} tensors are f16, since 32 does not divide "
-                "their rows"
+                f"{report.path.name}: {len(report.fallen_back)} of {report.tensors} tensors are f16, since 32 does not "
+                "divide their rows"
             )
 
     def _quantise(self, source: Path, path: Path, kind: str) -> None:
-        self._progress.start(f"quantising to {kind.upper()}", None)
-        made = quantize(source, path, kind)
-        self._progress.close()
+        with stage(self._progress, f"quantising to {kind.upper()}"):
+            made = quantize(source, path, kind)
         if made.fallbacks:
             types = ", ".join(f"{count} {name}" for name, count in sorted(made.types.items()))
             self.notes.append(
@@ -158,30 +195,36 @@ class _Work:
 
     def _adapter(self) -> list[Written]:
         plan = self._plan
-        assert plan.parts.adapter is not None
-        base = Path(plan.parts.location)
+        base = base_folder(plan.parts)
+        assert plan.parts.adapter is not None and base is not None
         written = []
         for kind in plan.quants:
             path = self._folder / f"{plan.name}-adapter-{kind.upper()}.gguf"
-            write_adapter_gguf(plan.parts.adapter, base, path, kind, progress=self._progress)
+            self._note_fallen(write_adapter_gguf(plan.parts.adapter, base, path, kind, progress=self._progress))
             written.append(Written(f"adapter {kind.upper()}", kind, path))
-        save_tokenizer(self.renderer, self._folder / "tokenizer")
+        save_tokenizer(self._renderer, self._folder / "tokenizer")
         self.notes.append("an adapter alone was not tried: no llama.cpp in Python applies one on the way to its logits")
         return written
 
     def _modelfiles(self) -> None:
+        if recognise(self._renderer) is None:
+            self.notes.append(
+                "Modelfile: the chat template is none of those that Ollama is told by name, and it knows few others: "
+                "look at what `ollama show --template` says"
+            )
         for number, kind in enumerate(self._plan.quants):
             name = "Modelfile" if number == 0 else f"Modelfile-{kind.upper()}"
-            write_text(self._folder / name, modelfile(self._plan.file(kind), self.renderer))
+            write_text(self._folder / name, modelfile(self._plan.file(kind), self._renderer))
 
 
-def _kinds_on_disk(plan: Plan) -> tuple[str, ...]:
+def _kinds_on_disk(plan: Plan, whole: _Whole) -> tuple[str, ...]:
     """Of everything that is on the disk at the same time."""
-    merged = (plan.wish.dtype,) if Target.MERGED in plan.wish.to else ()
+    merged = (plan.dtype,) if Target.MERGED in plan.wish.to else ()
     if plan.wish.adapter_only or not plan.makes_gguf:
         return merged
     f16 = ("f16",) if any(kind not in DIRECT for kind in plan.quants) and "f16" not in plan.quants else ()
-    return (*merged, "fp32", *f16, *plan.quants)
+    scratch = () if whole.kept or whole.source is not None else (whole.dtype,)
+    return (*merged, *scratch, *f16, *plan.quants)
 
 
 @contextmanager
@@ -191,18 +234,21 @@ def _draft(out: Path) -> Iterator[Path]:
     Raises:
         RunError: the folder cannot be made or moved.
     """
-    draft = out.with_name(f".{out.name}.new")
+    place = out.resolve()
+    draft, before = (place.with_name(f".{place.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     try:
-        shutil.rmtree(draft, ignore_errors=True)
         (draft / _SCRATCH).mkdir(parents=True)
         yield draft
-        if out.exists():
-            shutil.rmtree(out)
-        draft.replace(out)
+        if place.exists():
+            place.replace(before)
+        draft.replace(place)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        if before.exists() and not place.exists():
+            before.replace(place)
 
 
 def _describe(
@@ -231,6 +277,7 @@ def _record(plan: Plan, folder: Path, rows: Sequence[ParityRow], notes: Sequence
         "base": plan.parts.base,
         "revision": plan.parts.revision,
         "adapter": None if plan.parts.adapter is None else str(plan.parts.adapter),
+        "adapter_only": plan.wish.adapter_only,
         "prompt": plan.prompting.model_dump(mode="json"),
         "sample": dict(plan.sample),
         "quants": list(plan.quants),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ramify.base.config import Prompting
+from ramify.base.errors import ConfigError, DataError
 from ramify.base.types import Conversation
 from ramify.export.agreement import Logits
 from ramify.export.parity import Ids
@@ -64,7 +65,7 @@ class GgufSubject:
         self._model, self._renderer = model, renderer
         self._runtime = model.runtime
         source = self._runtime.metadata.get("tokenizer.chat_template")
-        self._template = Template("of the GGUF file", source)
+        self._template = None if source is None else Template("of the GGUF file", source)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -72,24 +73,34 @@ class GgufSubject:
         return self._runtime.stop_ids
 
     def prompt_ids(self, conversation: Conversation) -> Ids:
-        """The file's own template, then llama.cpp's tokenizer, BOS as the file asks for it."""
-        return self._begun(tuple(self._runtime.tokenize(self._text(conversation))))
+        """The file's own template, then llama.cpp's tokenizer, BOS as the file asks for it.
+
+        Without a template no prompt can be made: llama.cpp would take one that the model was not trained with.
+        """
+        if self._template is None:
+            return ()
+        turns = self._renderer.conversation(conversation)
+        try:
+            text = render(self._renderer.tokenizer, self._template, turns, generation=True)
+        except (DataError, ConfigError):  # what the trained model's own template has written
+            return ()
+        return self._begun(tuple(self._runtime.tokenize(text)))
 
     def known_ids(self, conversation: Conversation) -> Ids:
-        """Each stretch between special tokens cut as a text of its own.
+        """The trained model's own prompt, each stretch between special tokens cut as a text of its own.
 
-        llama.cpp puts the space that some tokenizers put before a text before each of them.
+        llama.cpp puts the space that some tokenizers put before a text before each of them. Template and BOS are those
+        of the training, not the file's: where these differ, that is a defect.
         """
         tokenizer: Any = self._renderer.tokenizer
+        text, bos = self._renderer.text(conversation), tokenizer.bos_token_id
         special = {each.content: number for number, each in tokenizer.added_tokens_decoder.items() if each.special}
         marks = "|".join(re.escape(each) for each in sorted(special, key=len, reverse=True))
-        parts = re.split(f"({marks})", self._text(conversation)) if marks else [self._text(conversation)]
-        ids = [(special[part],) if part in special else encode(tokenizer, part) for part in parts if part]
-        return self._begun(tuple(number for each in ids for number in each))
-
-    def _text(self, conversation: Conversation) -> str:
-        turns = self._renderer.conversation(conversation)
-        return render(self._renderer.tokenizer, self._template, turns, generation=True)
+        parts = re.split(f"({marks})", text) if marks else [text]
+        cut = [(special[part],) if part in special else encode(tokenizer, part) for part in parts if part]
+        ids = tuple(number for each in cut for number in each)
+        begins = bos is not None and self._renderer.prompt_ids(conversation)[:1] == (bos,)
+        return (int(bos), *ids) if begins and ids[:1] != (bos,) else ids
 
     def _begun(self, ids: Ids) -> Ids:
         """With the BOS that the file asks for, unless the template has written it."""
@@ -99,7 +110,7 @@ class GgufSubject:
 
     def logits(self, ids: Ids, last: int) -> Logits:
         """Of the last positions, float32 [last, vocabulary]."""
-        return np.asarray(self._runtime.logits(ids)[-last:])
+        return np.asarray(self._runtime.logits(ids, last))
 
     @property
     def sampler(self) -> Sampler:

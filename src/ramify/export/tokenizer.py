@@ -13,7 +13,7 @@ from ramify.base.errors import RunError
 from ramify.model.failures import one_line
 from ramify.model.load import Source, load_tokenizer
 from ramify.prompts.renderer import Renderer
-from ramify.prompts.templates import PLAIN
+from ramify.prompts.templates import PLAIN, adds_bos
 
 
 def renderer_of(parts: Source, prompting: Prompting) -> Renderer:
@@ -43,7 +43,7 @@ def save_tokenizer(renderer: Renderer, folder: Path) -> None:
         RunError: the folder cannot be written.
     """
     tokenizer = copy.deepcopy(renderer.tokenizer)
-    tokenizer.chat_template = PLAIN if renderer.template.source is None else renderer.template.source
+    tokenizer.chat_template = _plain(tokenizer) if renderer.template.source is None else renderer.template.source
     try:
         tokenizer.save_pretrained(str(folder))
         kept = folder / "generation_config.json"
@@ -54,6 +54,11 @@ def save_tokenizer(renderer: Renderer, folder: Path) -> None:
         stops.save_pretrained(str(folder))
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def _plain(tokenizer: Any) -> str:
+    """The plain template, which begins as the renderer lets plain prompts begin."""
+    return "{{- bos_token -}}" + PLAIN if adds_bos(tokenizer) else PLAIN
 
 
 def _listed_stops(parts: Source) -> tuple[int, ...]:

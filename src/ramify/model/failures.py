@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx2
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
@@ -19,7 +20,7 @@ def one_line(name: str) -> Iterator[None]:
     """Turn what Transformers, PEFT and the hub raise into one `ModelError`."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, hub.HfHubHTTPError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, httpx2.HTTPError) as error:
         raise _explain(name, error) from error
 
 
@@ -53,6 +54,8 @@ def _explain(name: str, error: BaseException) -> ModelError:
 
 def _is_network(cause: BaseException) -> bool:
     if isinstance(cause, hub.OfflineModeIsEnabled | hub.LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(cause, httpx2.TransportError):  # as the hub's client lets it through
         return True
     text = str(cause)
     return "couldn't connect" in text or "Name or service not known" in text or "name resolution" in text

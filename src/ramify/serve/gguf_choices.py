@@ -64,13 +64,13 @@ def gguf_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.gguf") if _is_model(path.name))
 
 
-def kind_of(folder: Path, file: Path) -> str:
+def kind_of(file: Path) -> str:
     """The quantisation of a file of an export: `q8_0` of NAME-Q8_0.gguf. No name of one holds a hyphen."""
     return file.stem.rpartition("-")[2].lower()
 
 
 def _of_kind(folder: Path, files: Iterable[Path], kind: str) -> Path:
-    kinds = {kind_of(folder, file): file for file in files}
+    kinds = {kind_of(file): file for file in files}
     if kind.lower() not in kinds:
         raise ModelError(f"{folder}: {unknown('quantisation', kind, kinds)}")
     return kinds[kind.lower()]
@@ -85,21 +85,23 @@ def _on_hub(repository: str, part: str) -> Path:
     if repository.count("/") != 1:
         raise ModelError(f"{repository}, {part}: no such folder, and no repository of the hub", hint="owner/name, Q4")
     with one_line(repository):
-        names = _fetched(repository)
+        folder = _fetched(repository)
+        names = [] if folder is None else [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
         if not any(_matches(names, part)):
-            names = HfApi().list_repo_files(repository)
-        chosen = _only(names, part, repository)
-        first, *_ = [Path(hf_hub_download(repository, each)) for each in _parts(chosen)]
+            names = [each.rfilename for each in HfApi().model_info(repository).siblings or ()]
+        parts = _parts(_only(names, part, repository))
+        if folder is not None and all((folder / each).is_file() for each in parts):
+            return folder / parts[0]  # a download would ask the hub whether there is a newer one
+        first, *_ = [Path(hf_hub_download(repository, each)) for each in parts]
         return first
 
 
-def _fetched(repository: str) -> list[str]:
-    """Names of the repository's files that are on this machine."""
+def _fetched(repository: str) -> Path | None:
+    """The folder of the repository's files that are on this machine; None: there are none."""
     try:
-        folder = Path(snapshot_download(repository, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True))
     except LocalEntryNotFoundError:
-        return []
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+        return None
 
 
 def _only(names: Iterable[str], part: str, where: str) -> str:

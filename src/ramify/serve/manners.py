@@ -48,8 +48,10 @@ def manners_of(name: str, adapter: str | None = None) -> Manners:
     trained = adapter if adapter is not None and is_run(adapter) else name
     if is_run(trained):
         return _of_run(trained)
-    folder = export_of(name)[0] or Path(name).parent  # its merged folder, or a file in it
-    return _of_export(folder) if is_export(folder) else Manners()
+    folder = export_of(name)[0]
+    if folder is None and Path(name).exists():  # its merged folder, or a file in it; `nano` is in no folder
+        folder = Path(name).parent
+    return Manners() if folder is None or not is_export(folder) else _of_export(folder)
 
 
 def _drawing(sample: dict[str, Any]) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def _undo(session: Session, _: str) -> Outcome:
 
 def _compare(session: Session, text: str) -> Outcome:
     if text:
-        return Outcome(session, Then.COMPARE, "", Question(text))
+        return Outcome(replace(session, comparing=False), Then.COMPARE, "", Question(text))
     if not session.exchanges:
         return Outcome(replace(session, comparing=True), text="both models are asked the next question")
     last = session.exchanges[-1]
@@ -311,8 +311,8 @@ def _compare(session: Session, text: str) -> Outcome:
 
 
 def _save(session: Session, text: str) -> Outcome:
-    if not text.endswith(".jsonl"):
-        raise ConfigError(f"/save {text}: the file's name ends in .jsonl", hint="/save talks.jsonl")
+    if not text.endswith(".jsonl") or "\0" in text:
+        raise ConfigError(f"/save {text!r}: the file's name ends in .jsonl", hint="/save talks.jsonl")
     return Outcome(session, Then.SAVE, text)
 
 

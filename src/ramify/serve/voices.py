@@ -155,7 +155,7 @@ def _choices(folder: Path) -> Iterator[str]:
         inner[:] = [name for name in inner if name not in _PARTS and not name.startswith(".")]
         if is_export(here):
             inner.clear()
-            yield from [f"{here}:{kind_of(here, file)}" for file in gguf_files(here)] or [str(here)]
+            yield from [f"{here}:{kind_of(file)}" for file in gguf_files(here)] or [str(here)]
             continue
         if is_run(here) and (Run(here).adapter or Run(here).model):
             yield str(here)

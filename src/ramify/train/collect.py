@@ -73,4 +73,5 @@ class _Counter:
         self.done += 1
         self._tokens += len(sample.token_ids)
         seconds = max(time.perf_counter() - self._began, 1e-9)
-        self._progress.update(self.done, tokens_per_second=self._tokens / seconds)
+        speed = {"tokens_per_second": self._tokens / seconds} if self._tokens else {}  # endpoints give text alone
+        self._progress.update(self.done, **speed)

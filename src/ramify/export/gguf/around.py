@@ -21,7 +21,7 @@ class Around:
     """What llama.cpp is told to put around a text.
 
     Attributes:
-        bos: the bos token before it.
+        bos: the bos token before it, and before prompts.
         eos: the eos token behind it.
         space: a space before its first word, and behind every special token.
         notes: where the tokenizer does otherwise.
@@ -49,10 +49,22 @@ def around(tokenizer: PreTrainedTokenizerBase, eos: int, *, spaced: bool) -> Aro
     if not starts or before not in ((), (tokenizer.bos_token_id,)) or behind not in ((), (eos,)):
         shown = " ".join(tokenizer.convert_ids_to_tokens(list(whole)))
         raise ModelError(f"its tokenizer makes `{shown}` of `a`; llama.cpp can put bos before a text and eos behind it")
+    begins, said = _begins(tokenizer, bool(before))
     if not spaced:
-        return Around(bool(before), bool(behind))
+        return Around(begins, bool(behind), notes=said)
     space, notes = _space(tokenizer, eos)
-    return Around(bool(before), bool(behind), space, notes)
+    return Around(begins, bool(behind), space, (*notes, *said))
+
+
+def _begins(tokenizer: PreTrainedTokenizerBase, before_texts: bool) -> tuple[bool, tuple[str, ...]]:
+    """Whether llama.cpp puts bos before all that it is given: not where prompts were made without one.
+
+    Some chat models (TinyLlama) have a tokenizer that puts bos before a text, and a template that writes none.
+    """
+    begun = _prompt(tokenizer) if before_texts else ()
+    if not begun or begun[0] == tokenizer.bos_token_id:
+        return before_texts, ()
+    return False, ("its chat template writes no bos: llama.cpp is told to put none before a text",)
 
 
 def _space(tokenizer: PreTrainedTokenizerBase, special: int) -> tuple[bool, tuple[str, ...]]:
@@ -76,12 +88,17 @@ def _spelled(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 def _prompts_begin_special(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a prompt by the chat template begins with a special token."""
+    begun = _prompt(tokenizer)
+    return bool(begun) and begun[0] in tokenizer.added_tokens_decoder
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids of a prompt by the chat template; empty without one."""
     source = templates_of(tokenizer).get("default")
     if source is None:
-        return False
+        return ()
     try:
         text = render(tokenizer, Template("model", source), (Message("user", "a"),), generation=True)
     except DataError:  # it wants turns of another kind
-        return False
-    begun = encode(tokenizer, text)[:1]
-    return bool(begun) and begun[0] in tokenizer.added_tokens_decoder
+        return ()
+    return encode(tokenizer, text)

@@ -7,7 +7,7 @@ ids and no log-probabilities, and whether a seed is honoured is up to the endpoi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import Empty, Queue
 from threading import Event, Thread
 from typing import Any
@@ -94,7 +94,7 @@ class _Asking:
         self._stopped = stopped
         self._found: Queue[_Found] = Queue()
 
-    def answers(self, jobs: deque[_Job], parallel: int) -> Any:
+    def answers(self, jobs: deque[_Job], parallel: int) -> Iterator[Sample]:
         """Samples as they come; the first failure is raised when all that was under way has ended."""
         working = min(parallel, len(jobs))
         for _ in range(working):
@@ -122,10 +122,10 @@ class _Asking:
 
     def _work(self, jobs: deque[_Job]) -> None:
         try:
-            while not self._stopped.is_set():
-                self._found.put(self._draw(*jobs.popleft()))
-        except (IndexError, StoppedError):
-            pass  # nothing left to do
+            while (job := _next_of(jobs)) is not None and not self._stopped.is_set():
+                self._found.put(self._draw(*job))
+        except StoppedError:
+            pass
         except BaseException as error:
             self._found.put(error)
         finally:
@@ -152,3 +152,10 @@ class _Asking:
         extras = {name: getattr(settings, name) for name in _EXTRAS}
         defaults = Sampling.model_fields
         return body | {name: value for name, value in extras.items() if value != defaults[name].default}
+
+
+def _next_of(jobs: deque[_Job]) -> _Job | None:
+    try:
+        return jobs.popleft()
+    except IndexError:  # asking first would let another thread come between
+        return None

@@ -34,7 +34,7 @@ class Access:
         origins: pages that may use it, as browsers write them (`http://localhost:3000`), or `*`; none by default.
 
     Raises:
-        ConfigError: the key is empty or could not be sent in a header, or an origin is none.
+        ConfigError: the key is empty or would not arrive as it is in a header, or an origin is none.
     """
 
     key: str | None = None
@@ -42,8 +42,8 @@ class Access:
     origins: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip()):
-            raise ConfigError("the API key must be visible ASCII, and not empty")
+        if self.key is not None and not _arrives(self.key):
+            raise ConfigError("the API key must be visible ASCII, not empty, and without space around it")
         for origin in self.origins - {ANY}:
             if "://" not in origin or origin.rstrip("/") != origin:
                 raise ConfigError(f"{origin!r} is no origin", hint="for example http://localhost:3000")
@@ -119,6 +119,11 @@ class Models:
 
     def _entry(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "ramify"}
+
+
+def _arrives(key: str) -> bool:
+    """Whether a header brings the key as it is: white space around a value is no part of it."""
+    return key.isascii() and key.isprintable() and key == key.strip() != ""
 
 
 def _by_name(voices: Sequence[Voice]) -> dict[str, Voice]:

@@ -114,7 +114,7 @@ class Doorman:
             )
 
     def _check_origin(self, origin: str, host: str) -> None:
-        own = urlsplit(origin).netloc.lower() if "//" in origin else ""
+        own = _place_of(origin)
         if origin not in self._origins and ANY not in self._origins and (not own or own != host.lower()):
             raise RefusedError(
                 f"pages of {seen(origin)} may not use this server",
@@ -135,6 +135,14 @@ def _name_of(host: str) -> str:
     """The name in a Host header, without its port; empty when it is none."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _place_of(origin: str) -> str:
+    """Host and port in an Origin header, as a Host header has them; empty when it names none."""
+    try:
+        return urlsplit(origin).netloc.lower() if "//" in origin else ""
     except ValueError:
         return ""
 

@@ -79,10 +79,11 @@ def run(app: Starlette, bound: socket.socket, ready: Callable[[], None] = lambda
         bound: from `bind`.
         ready: called when clients can connect.
     """
-    with _signals_held():
+    server = server_of(app)
+    with _signals_held(server):
         bound.listen()
         ready()
-        server_of(app).run(sockets=[bound])
+        server.run(sockets=[bound])
 
 
 def server_of(app: Starlette) -> Server:
@@ -107,15 +108,16 @@ def server_of(app: Starlette) -> Server:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Inside the block the signals that uvicorn raises again after an orderly end do nothing: the end was their aim."""
-    before = {number: signal.signal(number, _done) for number in _ASKED_TO_END}
+def _signals_held(server: Server) -> Iterator[None]:
+    """Inside the block a signal asks the server to end, also before it has begun. uvicorn raises its signals again
+    after an orderly end; then they ask for what is done."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in _ASKED_TO_END}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _done(number: int, frame: FrameType | None) -> None:
-    pass

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -158,12 +159,9 @@ def show_page(page: Page, place: Place, *, say: Callable[[str], object] = print)
     Raises:
         ConfigError: as `launch_page`.
     """
-    blocks = launch_page(page, place)
-    try:
+    with suppress(KeyboardInterrupt), ExitStack() as opened:
+        opened.callback(page.cabinet.close)
+        blocks = launch_page(page, place)
+        opened.callback(blocks.close, verbose=False)
         say(blocks.share_url or blocks.local_url)
         Event().wait()
-    except KeyboardInterrupt:
-        return
-    finally:
-        blocks.close(verbose=False)
-        page.cabinet.close()

@@ -44,8 +44,10 @@ border:1px solid var(--line);border-radius:6px;padding:.7rem}
 .turn .text{max-width:min(88%,44rem);padding:.45rem .75rem;border-radius:8px;white-space:pre-wrap;
 overflow-wrap:anywhere;background:var(--shade);border:1px solid var(--line);line-height:1.5}
 .turn.user .text{background:var(--color-accent-soft);border-color:var(--pale)}
+#chat-box textarea{field-sizing:content;height:auto!important;max-height:11rem}
 #chat-buttons{gap:.4rem;flex-wrap:nowrap}
-#chat-buttons button,#runs-again{padding-left:.2rem;padding-right:.2rem}
+#chat-buttons button,#judge button,#runs-again{padding-left:.2rem;padding-right:.2rem}
+#judge .row{gap:.4rem}
 #runs-bar{align-items:flex-end}
 #judge{border:1px solid var(--line);border-radius:6px;padding:.7rem;gap:.5rem}
 #judge .block,#judge .form{border:0;padding:0;background:none}
@@ -62,10 +64,10 @@ font-variant-numeric:tabular-nums}
 .run td{text-align:right;white-space:nowrap}
 .run th,.run td{padding:.35rem .6rem;border:0;border-bottom:1px solid var(--line)}
 .run th:first-child,.run td:first-child{text-align:left;padding-left:0;white-space:normal}
-.run td.words,.run th.words{text-align:left;white-space:normal}
+.run td.words,.run th.words{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .run .about thead{display:none}
 .run table.narrow{width:auto;min-width:18rem}
-.run .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1.2rem}
+.run .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),27rem));gap:1.2rem}
 .run figure{margin:0}
 .run figcaption{font-weight:600;margin-bottom:.3rem}
 .run svg{width:100%;height:auto;display:block}

@@ -244,6 +244,8 @@ def _plain_wav(path: Path) -> _Opened:
 
     try:
         with wave.open(str(path)) as file:
+            if file.getsampwidth() > 4:
+                raise _unreadable(path, f"{8 * file.getsampwidth()} bits a sample", hint=_INSTALL)
             return file.getframerate(), 0, blocks
     except (wave.Error, EOFError) as error:
         raise _unreadable(path, str(error) or "the header is cut off", hint=_INSTALL) from None

@@ -42,6 +42,9 @@ _WHISPERS = {
     "tiny.en": "Systran/faster-whisper-tiny.en",
 }
 """Models that faster-whisper knows by name, best first."""
+_ACTIVE = 5_000
+"""Most states that pocketsphinx follows at once, a sixth of its default: the word errors of 17 recordings stayed as
+they were, a noisy one took 6.5 s instead of 10.9; with 3,000 it lost words."""
 _INSTALL = "pip install 'ramify[chat]'"
 
 
@@ -86,7 +89,7 @@ class Sphinx:
 
     def __init__(self) -> None:
         package = import_module("pocketsphinx")
-        self._decoder = package.Decoder(samprate=RATE, loglevel="FATAL")
+        self._decoder = package.Decoder(samprate=RATE, maxhmmpf=_ACTIVE, loglevel="FATAL")
         self._lock = Lock()
 
     def hear(self, chunk: Samples) -> str:
