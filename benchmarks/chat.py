@@ -47,7 +47,7 @@ from benchmarks.setting import (
 MODULE = "benchmarks.chat"
 PROMPT, ANSWER, NEXT = 300, 64, 30
 PREFIX, SEQUENCES, NEW = 430, 64, 64
-FIRST_WORD = 1000  # ids below are the embedded model's own, with its special tokens among them
+FIRST_WORD = 1100  # ids below are the embedded model's own, with its special tokens among them
 KINDS = ("f16", "q8_0", "q4_k_m")
 SEED = 4
 
@@ -85,20 +85,29 @@ def ids(count: int, seed: int = SEED) -> tuple[int, ...]:
 
 
 def files(work: Work) -> dict[str, Any]:
-    """The random model as a Transformers folder and as GGUF files, with the embedded model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    from ramify import nano
+    """The random model as a Transformers folder and as GGUF files."""
     from ramify.export.gguf.writer import write_gguf
     from ramify.sample.llamacpp.quantize import quantize
 
     folder = Path(work.folder)
     random_model(work.shape, "fp32").save_pretrained(str(folder / "model"))
-    AutoTokenizer.from_pretrained(str(nano.path())).save_pretrained(str(folder / "model"))
+    write_tokenizer(folder / "model")
     write_gguf(folder / "model", folder / "f16.gguf", "f16")
     for kind in KINDS[1:] if work.file == "all" else ():
         quantize(folder / "f16.gguf", folder / f"{kind}.gguf", kind)
     return {"bytes": {path.stem: path.stat().st_size for path in folder.glob("*.gguf")}}
+
+
+def write_tokenizer(folder: Path) -> None:
+    """The embedded model's, with words up to the size of the vocabulary: every token that is drawn shows."""
+    from ramify import nano
+
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes((nano.path() / name).read_bytes())
+    parts = json.loads((nano.path() / "tokenizer.json").read_text(encoding="utf-8"))
+    words = parts["model"]["vocab"]
+    words |= {f"w{number}": number for number in range(len(words), VOCABULARY)}
+    (folder / "tokenizer.json").write_text(json.dumps(parts), encoding="utf-8")
 
 
 # --- one chat ------------------------------------------------------------------------------------------------------
@@ -108,11 +117,10 @@ def loaded(work: Work) -> Any:
     """The model for the own engine; nothing stops it."""
     from transformers import AutoTokenizer
 
-    from ramify import nano
     from ramify.model.load import LoadedModel
 
     network = random_model(work.shape, "bf16").eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(nano.path()))
+    tokenizer = AutoTokenizer.from_pretrained(str(Path(work.folder) / "model"))
     return LoadedModel(network, tokenizer, "random", "random", (), network.device, network.dtype)
 
 
