@@ -305,11 +305,11 @@ def test_conversations_are_saved_as_rows_one_behind_the_other(pipe: Pipe, tmp_pa
 
 def test_what_fails_in_a_pipe_ends_it(pipe: Pipe) -> None:
     class Failing(Script):
-        def submit(self, request: object) -> object:  # type: ignore[override]
+        def submit(self, request: object) -> object:
             raise ModelError("the model failed")
 
     with pytest.raises(ModelError, match="the model failed"):
-        pipe("a\n", Voice("script", Failing(["x"]), Letters()))  # type: ignore[arg-type]
+        pipe("a\n", Voice("script", Failing(["x"]), Letters()))
     with pytest.raises(ConfigError, match="unknown command"):
         pipe("/nonsense\n", Voice("script", Script(["x"]), Letters()))
 

@@ -154,7 +154,7 @@ def test_taken_folders_types_and_rooms_are_refused_first(tmp_path: Path, monkeyp
         merge("nano", tmp_path / "taken")
     with pytest.raises(ConfigError, match=r"unknown type of merged weights 'bf61'; did you mean 'bf16'\?"):
         merge("nano", tmp_path / "out", "bf61")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 20_000_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 20_000_000))
     with pytest.raises(RunError, match=r"out: needs 0\.02 GB, and 0\.02 GB are free"):
         merge("nano", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -45,9 +45,9 @@ def test_nano_is_chatml_and_stops_at_the_end_of_a_turn() -> None:
 
 @pytest.mark.parametrize("turns", KNOWN, ids=lambda each: each.name)
 def test_the_go_template_has_a_branch_for_each_role_and_ends_where_the_assistant_speaks(turns: object) -> None:
-    go = turns.go()  # type: ignore[attr-defined]
-    assert go.count("eq .Role") == len(turns.around)  # type: ignore[attr-defined]
-    assert go.count("{{") == go.count("}}") and go.endswith("{{ end }}{{ end }}" + turns.opening)  # type: ignore[attr-defined]
+    go = turns.go()
+    assert go.count("eq .Role") == len(turns.around)
+    assert go.count("{{") == go.count("}}") and go.endswith("{{ end }}{{ end }}" + turns.opening)
 
 
 def test_a_template_that_adds_a_system_turn_is_told_as_one() -> None:

@@ -152,17 +152,19 @@ def test_a_norm_off_by_one_is_caught(
     assert code == 1 and "F16: KL divergence" in err
 
 
+def misspelt(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """From now on the fields of every vocabulary are written as `wrong` has them."""
+    honest = vocabulary.Vocabulary.fields
+    monkeypatch.setattr(vocabulary.Vocabulary, "fields", lambda self: wrong(dict(honest(self))))
+
+
 def test_a_wrong_score_table_is_caught(
     gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = vocabulary.Vocabulary.fields
+    def late_merges_first(fields: dict[str, Any]) -> dict[str, Any]:
+        return fields | {"tokenizer.ggml.scores": [-score for score in fields["tokenizer.ggml.scores"]]}
 
-    def wrong(self: vocabulary.Vocabulary) -> dict[str, Any]:
-        fields = dict(honest(self))
-        fields["tokenizer.ggml.scores"] = [-score for score in fields["tokenizer.ggml.scores"]]  # late merges first
-        return fields
-
-    monkeypatch.setattr(vocabulary.Vocabulary, "fields", wrong)
+    misspelt(monkeypatch, late_merges_first)
     code, err, _ = broken(gemma, tmp_path / "out", capsys, monkeypatch)
     assert code == 1 and "prompts become other token ids" in err
 
@@ -170,16 +172,13 @@ def test_a_wrong_score_table_is_caught(
 def test_a_dropped_stop_token_is_caught(
     gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = vocabulary.Vocabulary.fields
-
-    def wrong(self: vocabulary.Vocabulary) -> dict[str, Any]:
-        fields = dict(honest(self))
+    def without_ends(fields: dict[str, Any]) -> dict[str, Any]:
         words = [str(each).replace("<end_of_turn>", "<end_of_nothing>") for each in fields["tokenizer.ggml.tokens"]]
-        fields["tokenizer.ggml.tokens"] = words
         ends = ("eos_token_id", "eot_token_id", "eom_token_id")
-        return {key: value for key, value in fields.items() if not key.endswith(ends)}
+        left = {key: value for key, value in fields.items() if not key.endswith(ends)}
+        return left | {"tokenizer.ggml.tokens": words}
 
-    monkeypatch.setattr(vocabulary.Vocabulary, "fields", wrong)
+    misspelt(monkeypatch, without_ends)
     code, err, _ = broken(gemma, tmp_path / "out", capsys, monkeypatch)
     assert code == 1 and "does not stop at token" in err
 

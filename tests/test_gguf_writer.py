@@ -220,7 +220,7 @@ def test_an_interrupt_leaves_nothing(folders: Folders, tmp_path: Path) -> None:
 
 def test_no_room(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = folders("llama")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(RunError, match=r"m\.gguf: needs 0\.02 GB, and 0\.00 GB are free"):
         write_gguf(folder, tmp_path / "m.gguf", "f16")
 

@@ -78,12 +78,12 @@ def test_a_renderer_writes_the_same_prompts(model: GgufModel, template: str) -> 
 
 @pytest.mark.parametrize("kind", [byte_level, metaspace])
 def test_both_kinds_of_vocabulary_are_decoded_as_by_the_real_tokenizer(kind: object, tmp_path: Path) -> None:
-    with exported(kind(), tmp_path) as (real, _, runtime):  # type: ignore[operator]
+    with exported(kind(), tmp_path) as (real, _, runtime):
         ours = GgufTokenizer(runtime)
         for text in (*TEXTS[:4], LETTERS):
             ids = encode(real, text)
             assert decode(ours, ids) == decode(real, ids)
-            stream = StreamDecoder(ours)  # type: ignore[arg-type]
+            stream = StreamDecoder(ours)
             pieces = [stream.push(token) for token in ids]
             assert "".join(pieces) + stream.finish() == decode(real, ids)
             assert not any("\ufffd" in piece for piece in pieces)

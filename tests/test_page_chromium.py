@@ -22,7 +22,7 @@ from page_setup import events_of, free_port, shown, until
 from speech_setup import samples_of, spoken, word_error
 from test_evaluate_report import write_evaluation
 from test_page_runs import trained
-from test_report_page import chromium  # noqa: F401
+from test_report_page import chromium
 from train_setup import tiny_folder
 
 from ramify.base.records import read_jsonl
@@ -30,6 +30,8 @@ from ramify.base.records import read_jsonl
 pytestmark = pytest.mark.proof
 pytest.importorskip("gradio", reason="pip install 'ramify[chat]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'ramify[test]'")
+
+__all__ = ["chromium"]
 
 WIDTHS = {390: 844, 1280: 900}
 SECONDS = 240
@@ -228,7 +230,7 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def test_a_visit(chromium: str, machine: Machine, pictures: Path, shared: Path) -> None:  # noqa: F811
+def test_a_visit(chromium: str, machine: Machine, pictures: Path, shared: Path) -> None:
     microphone = f"--use-file-for-fake-audio-capture={recording(machine.folder)}%noloop"
     with machine.page("nano", "runs/tuned", "slow") as address, browser(chromium, microphone) as context:
         visitor = Visitor(context, address)
@@ -358,7 +360,7 @@ EVIL = (
 )
 
 
-def test_hostile_text_stays_text(chromium: str, tmp_path: Path, pictures: Path) -> None:  # noqa: F811
+def test_hostile_text_stays_text(chromium: str, tmp_path: Path, pictures: Path) -> None:
     run = trained(tmp_path / "runs" / EVIL.replace("/", "|")[:100], model=EVIL)
     write_evaluation(run.folder / "eval", right={1}, question=EVIL)
     (run.folder / "report.html").write_text(f"<h1>Report</h1>{EVIL}<form action='http://203.0.113.9'></form>")
@@ -385,7 +387,7 @@ def test_hostile_text_stays_text(chromium: str, tmp_path: Path, pictures: Path) 
         assert visitor.blocked == {"http://203.0.113.9/a.png"}  # in the report, and only asked of the policy
 
 
-def test_a_tab_that_leaves_in_the_middle_of_an_answer_frees_its_model(chromium: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_tab_that_leaves_in_the_middle_of_an_answer_frees_its_model(chromium: str, tmp_path: Path) -> None:
     waiting = {"text": "one two three", "gate": True}
     with shown(tmp_path, a=waiting, b="yes", c="no") as address, browser(chromium) as context:
         leaving = Visitor(context, address)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from train_setup import Watcher, make_config, model_folder  # noqa: F401
+from train_setup import Watcher, make_config, model_folder
 
 from ramify.base.errors import DataError, RunError
 from ramify.base.types import Message, Stop
@@ -16,6 +16,8 @@ from ramify.serve.page import feedback as module
 from ramify.serve.page.feedback import Feedback, preference
 from ramify.serve.page.sessions import Answer
 from ramify.train import dpo
+
+__all__ = ["model_folder"]
 
 PROMPT = (
     Message("system", "Be brief."),
@@ -69,7 +71,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
         Feedback(feedback.path / "below").add(preference(answer("yes"), answer("no"), "edited"))
 
 
-def test_preference_optimisation_trains_on_the_rows(tmp_path: Path, model_folder: Path) -> None:  # noqa: F811
+def test_preference_optimisation_trains_on_the_rows(tmp_path: Path, model_folder: Path) -> None:
     feedback = Feedback(tmp_path / "feedback.jsonl")
     for number in range(4):
         feedback.add(preference(answer(f"{number} g"), answer(f"{number} kg", "b"), "side by side"))

@@ -49,7 +49,7 @@ def alone(client: openai.OpenAI) -> list[str]:
 
 def ask(client: openai.OpenAI, question: str, **fields: object) -> ChatCompletion:
     asked = {"model": "nano", "messages": [{"role": "user", "content": question}], **GREEDY, **fields}
-    answer = client.chat.completions.create(**asked)  # type: ignore[call-overload]
+    answer = client.chat.completions.create(**asked)
     assert isinstance(answer, ChatCompletion)
     return answer
 
@@ -60,7 +60,7 @@ def text_of(answer: ChatCompletion) -> str:
 
 def streamed(client: openai.OpenAI, question: str, **fields: object) -> list[openai.types.chat.ChatCompletionChunk]:
     asked = {"model": "nano", "messages": [{"role": "user", "content": question}], **GREEDY, **fields, "stream": True}
-    return list(client.chat.completions.create(**asked))  # type: ignore[call-overload]
+    return list(client.chat.completions.create(**asked))
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
@@ -231,7 +231,7 @@ def test_a_client_that_leaves_frees_its_turn(client: openai.OpenAI, served: Serv
     """Noughts are gone on with for ever: so many completions of full length take longer than is waited for here."""
     endless = {"prompt": "0 0 0 0 0 0", "temperature": 0.0, "max_tokens": 2000, "n": 128}
     with httpx.Client(base_url=served.url, timeout=30) as watcher:
-        stream = client.completions.create(model="nano", **endless, stream=True)  # type: ignore[call-overload]
+        stream = client.completions.create(model="nano", **endless, stream=True)
         next(iter(stream))
         until(watcher, active=1)
         stream.close()

@@ -118,7 +118,7 @@ def test_base_and_adapter_stand_on_one_copy_of_the_weights(run: Path, model_fold
     base, tuned = base_and_adapter(str(run), **CPU)
     with closing(base), closing(tuned):
         assert (base.name, tuned.name) == (str(model_folder), str(run))
-        assert base.service._loaded.network is tuned.service._loaded.network  # type: ignore[attr-defined]
+        assert base.service._loaded.network is tuned.service._loaded.network
         ids = tuned.renderer.prompt_ids(QUESTION)
         assert ids == base.renderer.prompt_ids(QUESTION)
         alone = ramify.load(model_folder, chat_template="plain", **CPU)
@@ -447,7 +447,7 @@ def test_many_threads_get_what_they_ask_for() -> None:
             names = {0: ("a",), 1: ("b", "c"), 2: ("c", "a")}[(number + step) % 3]
             with cabinet.lend(*names) as voices:
                 right = [each.name for each in voices] == list(names)
-                if not right or any(each.service.closed for each in voices) or len(opener.open) > 2:  # type: ignore[attr-defined]
+                if not right or any(each.service.closed for each in voices) or len(opener.open) > 2:
                     wrong.append(names)
             yield
 

@@ -41,12 +41,13 @@ def refused(source: Any) -> str:
 # --- resampling ---
 
 
-@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("hertz", [100, 1_000, 3_000, 7_100])
+RATES = (4_000, 8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000)
+HELD = [(rate, hertz) for hertz in (100, 1_000, 3_000, 7_100) for rate in RATES if hertz <= 0.447 * rate]
+
+
+@pytest.mark.parametrize(("rate", "hertz"), HELD)
 def test_a_tone_below_half_of_both_rates_keeps_shape_and_place(rate: int, hertz: int) -> None:
     """The result is known exactly: the same tone, sampled at 16 kHz. Outside its edges it is within 80 dB of that."""
-    if hertz > 0.447 * rate:
-        pytest.skip("above what the rate can hold")
     found = resampled(tone(hertz, rate), rate)
     assert len(found) == RATE
     expected = tone(hertz, RATE)

@@ -95,14 +95,27 @@ def base_folder(source: Source) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def parameters(source: Source) -> int:
+    """Numbers in the base weights, as far as they are on this machine; reads headers alone.
+
+    Raises:
+        ModelError: the weights of a folder are missing or cut off.
+    """
+    return sum(each.numel for each in _lying(source).values())
+
+
 def _tensors(source: Source) -> dict[str, Stored]:
-    """The base weights on this machine; empty when they have to be fetched first."""
+    """The base weights on this machine, refused where they are quantised; empty when they have to be fetched first."""
     folder = base_folder(source)
-    if folder is None:
-        return {}
-    _refuse_quantised(folder)
+    if folder is not None:
+        _refuse_quantised(folder)
+    return _lying(source)
+
+
+def _lying(source: Source) -> dict[str, Stored]:
+    folder = base_folder(source)
     try:
-        return stored(folder)
+        return {} if folder is None else stored(folder)
     except ModelError:
         if Path(source.location).is_dir():
             raise
@@ -155,7 +168,7 @@ def _merge_layer(name: str, layer: Any, kind: torch.dtype) -> None:
 
 def _unwrapped(network: Any) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        warnings.filterwarnings("ignore", message="All adapters are already merged")  # they are: by `_merge_layer`
         return network.merge_and_unload()
 
 

@@ -29,14 +29,13 @@ from ramify.export.gguf.adapter import write_adapter_gguf
 from ramify.export.gguf.official import convert
 from ramify.export.gguf.writer import GgufReport, write_gguf
 from ramify.export.memory import fits
-from ramify.export.merge import base_folder, merge, stage
+from ramify.export.merge import base_folder, merge, parameters, stage
 from ramify.export.modelfile import modelfile, recognise
 from ramify.export.parity import ParityRow
 from ramify.export.plan import DIRECT, Plan, Target, Wish, check_disk, make_plan
 from ramify.export.stages import Written, measure, trial_of
 from ramify.export.tokenizer import renderer_of, save_tokenizer
 from ramify.export.unmerged import link, unmerged
-from ramify.model.load import count_parameters
 from ramify.prompts.renderer import Renderer
 from ramify.sample.llamacpp.quantize import quantize
 
@@ -74,7 +73,7 @@ def export(wish: Wish, progress: Progress = SILENT) -> Export:
     renderer = renderer_of(plan.parts, plan.prompting)
     trial = trial_of(plan) if wish.verify and not wish.adapter_only else None
     whole = _whole(plan, renderer)
-    check_disk(wish.out, count_parameters(plan.parts), _kinds_on_disk(plan, whole))
+    check_disk(wish.out, parameters(plan.parts), _kinds_on_disk(plan, whole))
     with _draft(wish.out) as folder:
         work = _Work(plan, renderer, whole, folder, progress)
         written = work.write()
@@ -107,7 +106,7 @@ def _whole(plan: Plan, renderer: Renderer) -> _Whole:
     if Target.MERGED in plan.wish.to and plan.dtype == "fp32":
         return _Whole(None, "fp32", kept=True)
     source = None if plan.wish.llama_cpp is not None else unmerged(plan.parts, len(renderer.tokenizer))
-    return _Whole(source, "fp32" if fits(count_parameters(plan.parts), "fp32") else "fp16")
+    return _Whole(source, "fp32" if fits(parameters(plan.parts), "fp32") else "fp16")
 
 
 class _Work:

@@ -63,7 +63,8 @@ def stored(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in weight_files(folder):
         with one_line(str(file)), safe_open(str(file), framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
+            names: list[str] = opened.keys()  # of an opened file there is no other way to walk through it
+            for name in names:
                 values = opened.get_slice(name)
                 found[name] = Stored(name, file, tuple(values.get_shape()), str(values.get_dtype()))
     return found

@@ -45,7 +45,7 @@ def link(folder: Path, to: Path) -> bool:
     try:
         for file in weight_files(folder):
             (to / file.name).symlink_to(file.resolve())
-    except (OSError, NotImplementedError):  # Windows allows it to some users only
+    except OSError:  # Windows allows it to some users only
         shutil.rmtree(to)
         return False
     for name in _COPIED:

@@ -6,7 +6,6 @@ Weights are read from safetensors only (no pickle), remote code is never run.
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -328,20 +327,6 @@ def _weight_files(source: Source) -> list[Path]:
         names = [SAFE_WEIGHTS_NAME]
     found = [file for name in names if (file := _local(source, name)) is not None]
     return found if source.adapter is None else [*found, source.adapter / _ADAPTER_WEIGHTS]
-
-
-def count_parameters(source: Source) -> int:
-    """Numbers in the weight files that are on this machine, adapters and what ties share apart; reads headers alone.
-
-    Raises:
-        ModelError: a file is not whole.
-    """
-    total = 0
-    with one_line(source.base):
-        for file in _weight_files(replace(source, adapter=None)):
-            with safe_open(str(file), framework="pt") as opened:
-                total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
-    return total
 
 
 def _local(source: Source, name: str) -> Path | None:

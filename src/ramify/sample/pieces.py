@@ -45,7 +45,7 @@ class TokenBytes:
         if token in self._added:
             return text.encode()
         if self._is_byte_level:
-            return b"".join(_LETTERS.get(letter) or letter.encode() for letter in text)
+            return b"".join(LETTERS.get(letter) or letter.encode() for letter in text)
         lone = _BYTE.fullmatch(text)
         return bytes([int(lone.group(1), 16)]) if lone else text.replace(_SPACE, " ").encode()
 
@@ -71,7 +71,8 @@ def _byte_letters() -> dict[str, bytes]:
     return letters | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
 
 
-_LETTERS = _byte_letters()
+LETTERS = _byte_letters()
+"""The byte that each letter of a byte-level vocabulary stands for."""
 
 
 class _Answer:

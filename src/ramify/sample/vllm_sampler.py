@@ -141,7 +141,7 @@ def open_vllm(config: RunConfig, stop_ids: tuple[int, ...]) -> VllmSampler:
             trust_remote_code=False,
             **lora,
         )
-    except (RuntimeError, ValueError, OSError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"model {config.model}: vLLM cannot open it: {reason}") from None
     policy = config.model if config.adapter is None else f"{config.model}+{config.adapter}"

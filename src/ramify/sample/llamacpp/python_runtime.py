@@ -150,11 +150,11 @@ def listening(llama: Any) -> Iterator[Messages]:
     """What llama.cpp says inside the block; before and behind it, it says nothing."""
     messages = Messages()
 
-    @llama.llama_log_callback  # type: ignore[untyped-decorator]
     def hear(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         messages.add(level, text.decode(errors="replace"))
 
-    llama.llama_log_set(hear, ctypes.c_void_p(0))
+    called = llama.llama_log_callback(hear)  # has to live as long as it may be called
+    llama.llama_log_set(called, ctypes.c_void_p(0))
     try:
         yield messages
     finally:

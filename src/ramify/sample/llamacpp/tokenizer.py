@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -128,8 +128,7 @@ def open_tokenizer(runtime: Runtime) -> PreTrainedTokenizerBase:
     """
     folder = runtime.path.parent / FOLDER
     if not (folder / "tokenizer_config.json").is_file():
-        found: Any = GgufTokenizer(runtime)
-        return found  # type: ignore[no-any-return]
+        return cast(PreTrainedTokenizerBase, GgufTokenizer(runtime))  # has what is used of one
     return _beside(folder, runtime)
 
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from ramify.base.errors import ModelError
+from ramify.sample.pieces import LETTERS
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "\u2581"
@@ -66,19 +67,8 @@ class TokenTable:
         if token in self._special or kind == TokenKind.USER_DEFINED:
             return text.encode("utf-8", errors="surrogateescape")
         if self._byte_level:
-            return b"".join(_LETTERS.get(letter) or letter.encode() for letter in text)
+            return b"".join(LETTERS.get(letter) or letter.encode() for letter in text)
         found = _BYTE.fullmatch(text) if kind == TokenKind.BYTE else None
         if found:
             return bytes([int(found.group(1), 16)])
         return text.replace(_SPACE, " ").encode("utf-8", errors="surrogateescape")
-
-
-def _byte_letters() -> dict[str, bytes]:
-    """The byte that each letter of a byte-level vocabulary stands for."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): bytes([byte]) for byte in printable}
-    return letters | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
-
-
-_LETTERS = _byte_letters()

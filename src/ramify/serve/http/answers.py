@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ _FINISH = {Stop.EOS: "stop", Stop.STOP_STRING: "stop", Stop.LENGTH: "length"}
 _LOWEST = -9999.0  # OpenAI's number for a probability of 0: JSON has no infinity
 
 
-class Answer:
+class Answer(ABC):
     """One answer in the making: fed with pieces, it gives events, and at the end the whole.
 
     Attributes:
@@ -90,11 +91,13 @@ class Answer:
         event = {**self._head, "object": self.event_object, "choices": choices}
         return {**event, "usage": None} if self._asked.usage else event
 
+    @abstractmethod
     def _event_choice(self, piece: Piece, tokens: Sequence[Token]) -> dict[str, Any]:
-        raise NotImplementedError
+        """What a stream's event says of one choice."""
 
+    @abstractmethod
     def _whole_choice(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
-        raise NotImplementedError
+        """What the whole answer says of one choice."""
 
 
 class ChatAnswer(Answer):

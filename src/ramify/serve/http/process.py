@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from ipaddress import ip_address
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -28,11 +29,8 @@ def check_installed() -> None:
     Raises:
         ConfigError: they are not installed.
     """
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise ConfigError("the server needs starlette and uvicorn", hint="pip install 'ramify[chat]'") from None
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise ConfigError("the server needs starlette and uvicorn", hint="pip install 'ramify[chat]'")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -58,6 +58,6 @@ class Reply:
 
 
 def encoded(content: Any) -> bytes:
-    """JSON in UTF-8; half a letter, which UTF-8 cannot write, is written as JSON does: `\\udXXX`."""
+    """JSON in UTF-8; half a letter, which UTF-8 cannot write, is written as JSON escapes it."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")

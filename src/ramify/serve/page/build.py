@@ -8,9 +8,9 @@ from ramify.serve.page.chat_tab import build_chat_tab
 from ramify.serve.page.compare_tab import build_compare_tab
 from ramify.serve.page.context import Page
 from ramify.serve.page.controls import build_controls
-from ramify.serve.page.library import gradio
 from ramify.serve.page.runs_tab import build_runs_tab
 from ramify.serve.page.sessions import Session
+from ramify.serve.page.widgets import gradio
 
 _HEAD = "<div id='title'><h1>Ramify</h1><span>models of this machine: chat, compare, watch them train</span></div>"
 _HOURS = 3600

@@ -11,9 +11,9 @@ from ramify.base.errors import RamifyError
 from ramify.serve.page.chat import Chat, Panel, View
 from ramify.serve.page.context import Page
 from ramify.serve.page.controls import Controls, manner
-from ramify.serve.page.library import gradio
 from ramify.serve.page.sessions import Session
 from ramify.serve.page.style import status, turns_html
+from ramify.serve.page.widgets import gradio
 
 _AUDIO = ("microphone", "upload")
 _EMPTY = "<p class='status'>Ask something.</p>"

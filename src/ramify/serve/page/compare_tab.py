@@ -10,9 +10,9 @@ from ramify.serve.page.chat_tab import model_choice
 from ramify.serve.page.compare import Comparison, Sides
 from ramify.serve.page.context import Page
 from ramify.serve.page.controls import Controls, manner
-from ramify.serve.page.library import gradio
 from ramify.serve.page.sessions import Session
 from ramify.serve.page.style import status
+from ramify.serve.page.widgets import gradio
 
 _SIDES = ("left", "right")
 

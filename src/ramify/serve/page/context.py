@@ -11,8 +11,8 @@ from typing import Any
 from ramify.base.errors import ConfigError
 from ramify.serve.cabinet import Cabinet
 from ramify.serve.page.feedback import Feedback
-from ramify.serve.page.library import gradio
 from ramify.serve.page.sessions import Sessions
+from ramify.serve.page.widgets import gradio
 from ramify.serve.speech import Transcript, transcribe
 from ramify.serve.voices import choices
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ramify.base.config import RunConfig
 from ramify.serve.manners import CHAT
-from ramify.serve.page.library import gradio
 from ramify.serve.page.talk import Manner, sampling_of
+from ramify.serve.page.widgets import gradio
 
 _SLIDERS = (
     ("max_new_tokens", "Max new tokens", 1, 2048, 1),

@@ -7,11 +7,11 @@ from typing import Any
 
 from ramify.base.errors import RamifyError
 from ramify.serve.page.context import Page
-from ramify.serve.page.library import gradio
 from ramify.serve.page.run_folder import Metrics, evaluations, find_runs, run_inside, state
 from ramify.serve.page.run_view import evaluation_view, made_report, progress_view, written_report
 from ramify.serve.page.sessions import Session
 from ramify.serve.page.style import status
+from ramify.serve.page.widgets import gradio
 
 _SECONDS = 2.0
 """Between two looks at a run that may be going on."""
