@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,15 @@ from tiny_tokenizers import byte_level, metaspace
 from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ConfigError, ModelError, RunError
 from ramify.base.records import sha256_file
+from ramify.base.runs import Run
 from ramify.base.types import Message
 from ramify.export import memory, stages
 from ramify.export import run as export_run
+from ramify.export.card import _evaluations
 from ramify.export.plan import Target, Wish, make_plan
 from ramify.export.run import export
 from ramify.export.stages import trial_of
+from ramify.export.whole import whole_folder
 from ramify.model.load import load_model
 from ramify.model.lora import add_adapter, save_trained
 from ramify.prompts.renderer import Renderer
@@ -191,13 +195,30 @@ def test_bars_are_closed_when_a_step_fails(gemma: Path, tmp_path: Path, monkeypa
 
 
 def test_two_at_once_do_not_take_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with export_run._draft(tmp_path / "out") as one:
+    with whole_folder(tmp_path / "out", overwrite=True) as one:
         (one / "file").write_text("one")
-        monkeypatch.setattr(export_run.os, "getpid", lambda: -1)
-        with export_run._draft(tmp_path / "out") as other:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with whole_folder(tmp_path / "out") as other:
             (other / "file").write_text("other")
         assert (one / "file").read_text() == "one"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_came_in_the_meantime_is_not_replaced_unasked(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="exists already"), whole_folder(tmp_path / "out") as folder:
+        (folder / "file").write_text("late")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "file").write_text("first")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "first"
+
+
+def test_a_damaged_evaluation_does_not_cost_the_export(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "scores.json").write_text('{"accuracy": ')
+    (tmp_path / "eval-list").mkdir()
+    (tmp_path / "eval-list" / "scores.json").write_text("[1]")
+    assert _evaluations(Run(tmp_path)) == []
 
 
 def test_what_was_there_comes_back_when_the_new_one_cannot_take_its_place(
@@ -206,15 +227,15 @@ def test_what_was_there_comes_back_when_the_new_one_cannot_take_its_place(
     out = tmp_path / "out"
     out.mkdir()
     (out / "export.json").write_text("old")
-    honest = Path.replace
+    honest = os.replace
 
-    def refused(self: Path, target: Path) -> Path:
-        if self.suffix == ".new":
+    def refused(source: Path, target: Path) -> None:
+        if source.suffix == ".tmp":
             raise OSError(28, "No space left on device")
-        return honest(self, target)
+        honest(source, target)
 
-    monkeypatch.setattr(Path, "replace", refused)
-    with pytest.raises(RunError, match="No space left"), export_run._draft(out):
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(RunError, match="No space left"), whole_folder(out, overwrite=True):
         pass
     assert (out / "export.json").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["out"]
 

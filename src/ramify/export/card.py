@@ -86,7 +86,10 @@ def _evaluations(run: Run | None) -> list[str]:
     """What was measured on the run, as its evaluation folders have it."""
     rows = []
     for path in sorted(run.folder.glob("eval*/scores.json")) if run is not None else []:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            scores = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # a damaged evaluation must not cost the export that is done by now
+            continue
         accuracy = scores.get("accuracy")
         if isinstance(accuracy, dict):
             low, value, high = (100 * accuracy[name] for name in ("low", "value", "high"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -17,8 +16,9 @@ from ramify.evaluate.settings import evaluation_config
 from ramify.export.gguf.families import read_family
 from ramify.export.gguf.official import SCRIPT
 from ramify.export.gguf.package import require_gguf
-from ramify.export.merge import base_folder
+from ramify.export.merge import base_folder, parameters
 from ramify.export.tokenizer import has_template
+from ramify.export.whole import require_space
 from ramify.model.load import Source, resolve
 from ramify.sample.llamacpp.quantize import KINDS, check_backend
 
@@ -82,6 +82,7 @@ class Plan:
         parts: where base weights and adapter lie.
         prompting: how the model is prompted: as it was trained.
         sample: length of completions and stop strings of a run; empty for anything else.
+        parameters: of the base model, as far as it is on this machine.
         name: what files are called.
         dtype: type of the merged folder.
         quants: kinds of GGUF files; empty: none are made.
@@ -92,6 +93,7 @@ class Plan:
     parts: Source
     prompting: Prompting
     sample: Mapping[str, Any]
+    parameters: int
     name: str
     dtype: str = DTYPE
     quants: tuple[str, ...] = ()
@@ -134,7 +136,7 @@ def make_plan(wish: Wish) -> Plan:
     config = evaluation_config(wish.source)
     prompting, notes = _prompting(config.prompt, parts)
     drawn = config.sample.model_dump(mode="json", include={"max_new_tokens", "stop"}) if is_run(wish.source) else {}
-    return Plan(wish, parts, prompting, drawn, name, dtype, quants, notes)
+    return Plan(wish, parts, prompting, drawn, parameters(parts), name, dtype, quants, notes)
 
 
 def _check_adapter_only(wish: Wish, parts: Source) -> None:
@@ -220,18 +222,10 @@ def check_disk(folder: Path, weights: int, kinds: tuple[str, ...]) -> None:
         kinds: of all files and folders that are on the disk at the same time.
 
     Raises:
-        RunError: less is free than is needed; says both.
+        RunError: see `require_space`.
     """
     needed = sum(weights * BITS.get(kind, _OTHER_BITS) / 8 for kind in kinds) * 1.02
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise RunError(
-            f"{folder}: the export needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-            hint="fewer kinds (--quant), or another disk (--out)",
-        )
+    require_space(folder, round(needed))
 
 
 def _name(source: str) -> str:

@@ -12,15 +12,12 @@ Everything is written to a folder beside OUT, which takes OUT's place when it is
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.base.errors import RunError
 from ramify.base.progress import SILENT, Progress
 from ramify.base.records import sha256_file, to_plain, write_json, write_text
 from ramify.base.runs import versions
@@ -29,13 +26,14 @@ from ramify.export.gguf.adapter import write_adapter_gguf
 from ramify.export.gguf.official import convert
 from ramify.export.gguf.writer import GgufReport, write_gguf
 from ramify.export.memory import fits
-from ramify.export.merge import base_folder, merge, parameters, stage
+from ramify.export.merge import base_folder, merge, stage
 from ramify.export.modelfile import modelfile, recognise
 from ramify.export.parity import ParityRow
 from ramify.export.plan import DIRECT, Plan, Target, Wish, check_disk, make_plan
 from ramify.export.stages import Written, measure, trial_of
 from ramify.export.tokenizer import renderer_of, save_tokenizer
 from ramify.export.unmerged import link, unmerged
+from ramify.export.whole import whole_folder
 from ramify.prompts.renderer import Renderer
 from ramify.sample.llamacpp.quantize import quantize
 
@@ -73,13 +71,13 @@ def export(wish: Wish, progress: Progress = SILENT) -> Export:
     renderer = renderer_of(plan.parts, plan.prompting)
     trial = trial_of(plan) if wish.verify and not wish.adapter_only else None
     whole = _whole(plan, renderer)
-    check_disk(wish.out, parameters(plan.parts), _kinds_on_disk(plan, whole))
-    with _draft(wish.out) as folder:
+    check_disk(wish.out, plan.parameters, _kinds_on_disk(plan, whole))
+    with whole_folder(wish.out, overwrite=wish.overwrite) as folder:
         work = _Work(plan, renderer, whole, folder, progress)
         written = work.write()
         rows = () if trial is None else tuple(measure(plan, trial, renderer, written, folder, progress))
         shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
-        _describe(plan, folder, [each for each in written if not each.scratch], rows, work.notes)
+        _describe(plan, folder, rows, work.notes)
     return Export(wish.out, rows, tuple(work.notes))
 
 
@@ -106,7 +104,7 @@ def _whole(plan: Plan, renderer: Renderer) -> _Whole:
     if Target.MERGED in plan.wish.to and plan.dtype == "fp32":
         return _Whole(None, "fp32", kept=True)
     source = None if plan.wish.llama_cpp is not None else unmerged(plan.parts, len(renderer.tokenizer))
-    return _Whole(source, "fp32" if fits(parameters(plan.parts), "fp32") else "fp16")
+    return _Whole(source, "fp32" if fits(plan.parameters, "fp32") else "fp16")
 
 
 class _Work:
@@ -226,33 +224,7 @@ def _kinds_on_disk(plan: Plan, whole: _Whole) -> tuple[str, ...]:
     return (*merged, *scratch, *f16, *plan.quants)
 
 
-@contextmanager
-def _draft(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends well, and is removed when it does not.
-
-    Raises:
-        RunError: the folder cannot be made or moved.
-    """
-    place = out.resolve()
-    draft, before = (place.with_name(f".{place.name}.{os.getpid()}.{word}") for word in ("new", "old"))
-    try:
-        (draft / _SCRATCH).mkdir(parents=True)
-        yield draft
-        if place.exists():
-            place.replace(before)
-        draft.replace(place)
-        shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        if before.exists() and not place.exists():
-            before.replace(place)
-
-
-def _describe(
-    plan: Plan, folder: Path, written: Sequence[Written], rows: Sequence[ParityRow], notes: Sequence[str]
-) -> None:
+def _describe(plan: Plan, folder: Path, rows: Sequence[ParityRow], notes: Sequence[str]) -> None:
     """Write parity.md, README.md and export.json."""
     record = _record(plan, folder, rows, notes)
     if rows:

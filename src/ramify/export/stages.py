@@ -16,7 +16,7 @@ from ramify.evaluate.run import Evaluator, problems_of
 from ramify.evaluate.settings import evaluation_config
 from ramify.export import parity
 from ramify.export.memory import fits
-from ramify.export.merge import parameters, stage
+from ramify.export.merge import stage
 from ramify.export.parity import ParityRow, Reference, Share, Subject
 from ramify.export.plan import Plan
 from ramify.export.probes import LONG, SHORT
@@ -71,7 +71,7 @@ def measure(
 
 def _reference(plan: Plan, trial: Trial, renderer: Renderer) -> tuple[Reference, ParityRow]:
     """The trained model's answers, and its line; in fp32 where memory has room for that."""
-    kind = "fp32" if fits(parameters(plan.parts), "fp32") else "bf16"
+    kind = "fp32" if fits(plan.parameters, "fp32") else "bf16"
     with network_subject(plan.wish.source, plan.prompting, dtype=kind, adapter=plan.wish.adapter) as subject:
         room = subject.loaded.max_length
         asked = parity.fitting([*SHORT, *trial.first], LONG, subject.prompt_ids, room)

@@ -35,27 +35,38 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A new folder beside `target`; it becomes `target` when the block ends well, and is gone when it does not.
 
+    Args:
+        overwrite: a folder that is there is replaced; it comes back when the new one cannot take its place.
+
     Raises:
-        RunError: `target` holds something already, the folder cannot be written, or the disk is full.
+        RunError: `target` holds something and may not be replaced, the folder cannot be written, or the disk is full.
     """
-    refuse_occupied(target)
+    if not overwrite:
+        refuse_occupied(target)
+    target = target.resolve()
     beside = _beside(target)
+    before = beside.with_suffix(".old")
     try:
         beside.mkdir(parents=True)
         yield beside
         for file in sorted(beside.rglob("*")):
             if file.is_file():
                 _flush(file)
+        if not overwrite:
+            refuse_occupied(target)  # it may have come in the meantime
         if target.is_dir():
-            target.rmdir()
+            os.replace(target, before)
         os.replace(beside, target)
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if before.is_dir() and not target.exists():
+            os.replace(before, target)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def refuse_occupied(target: Path) -> None:
