@@ -19,8 +19,9 @@ from ramify.base.config import Sampling
 from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
 from ramify.base.types import Stop
 from ramify.cli.chat_talk import Talk
-from ramify.cli.chat_view import View, neutral
+from ramify.cli.chat_view import View
 from ramify.cli.errors import BAD_INPUT, OK, report
+from ramify.console import neutral
 from ramify.data.source import Source
 from ramify.data.sources import read_rows
 from ramify.serve.session import Session

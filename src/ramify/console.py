@@ -6,6 +6,7 @@ Everything goes to standard error, so that standard output holds results only.
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _SHOWN = {"loss": "loss {:.3f}", "valid_loss": "valid {:.3f}", "tokens_per_second": "{:,.0f} tok/s", "lr": "lr {:.1e}"}
 
+_KEPT = "\n\t"
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Kinds of characters that change the direction of what stands behind them: text would read otherwise than it is."""
+
 
 def console() -> Console:
     """The console of standard error."""
@@ -41,6 +46,17 @@ def output() -> Console:
     """The console of standard output; tables keep their width when it is a file or a pipe."""
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=160)
+
+
+def neutral(text: str) -> str:
+    """The text with everything written out that a terminal would obey: a model may say ESC, and so clear a screen,
+    rename a window or turn letters round. Line ends and tabs stay."""
+    return "".join(_written(letter) for letter in text)
+
+
+def _written(letter: str) -> str:
+    is_obeyed = unicodedata.category(letter) in ("Cc", "Cs") or unicodedata.bidirectional(letter) in _TURNING
+    return letter.encode("unicode_escape").decode() if is_obeyed and letter not in _KEPT else letter
 
 
 class Bars:

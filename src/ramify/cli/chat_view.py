@@ -4,7 +4,6 @@ error."""
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -14,25 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ramify.base.errors import DataError, RamifyError
-from ramify.console import console
+from ramify.console import console, neutral
 
 PROMPT, MORE = "> ", ". "
-_KEPT = "\n\t"
-_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-"""Kinds of characters that change the direction of what stands behind them: text would read otherwise than it is."""
 _NARROW = 60
 """Columns of a terminal below which two answers stand one below the other."""
-
-
-def neutral(text: str) -> str:
-    """The text with everything written out that a terminal would obey: a model may say ESC, and so clear a screen,
-    rename a window or turn letters round. Line ends and tabs stay."""
-    return "".join(_written(letter) for letter in text)
-
-
-def _written(letter: str) -> str:
-    is_obeyed = unicodedata.category(letter) in ("Cc", "Cs") or unicodedata.bidirectional(letter) in _TURNING
-    return letter.encode("unicode_escape").decode() if is_obeyed and letter not in _KEPT else letter
 
 
 class View:

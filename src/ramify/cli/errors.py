@@ -85,7 +85,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):  # `| head` closed standard output: nothing went wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    from ramify.cli.chat_view import neutral  # a message may quote a model's template, or a file's name
+    from ramify.console import neutral  # a message may quote a model's template, or a file's name
 
     message, hint, code = describe(error)
     message, hint = neutral(message), neutral(hint or "")
