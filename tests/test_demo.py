@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def test_an_export_that_is_another_model_ends_the_demo_with_an_error(
     with pytest.raises(RunError, match="F16: KL divergence"):
         run_demo(DemoOptions(quick[0], quick=True), narrator)
     assert "FAILED" in text.getvalue() and "report.html" in text.getvalue()
+
+
+def test_a_demo_whose_export_cannot_be_written_reports_what_was_trained(quick: tuple[Path, str]) -> None:
+    out, _ = quick
+    shutil.rmtree(out / "export", ignore_errors=True)
+    (out / "export").write_text("mine")
+    (out / "report.html").unlink()
+    narrator, text = tell()
+    with pytest.raises(RunError, match="is a file, a folder is needed"):
+        run_demo(DemoOptions(out, quick=True), narrator)
+    (out / "export").unlink()
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "The export failed: " in html and "is a file" in html and "SFT: loss" in html
+    assert json.loads((out / "results.json").read_text(encoding="utf-8"))["parity"] == []
+    assert "report.html" in text.getvalue()
 
 
 def test_runs_of_others_are_left_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from test_evaluate_report import NASTY, write_evaluation
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, RunError
+from ramify.base.records import write_json
 from ramify.base.runs import Run, create_run
 from ramify.serve.page.run_folder import Metrics, curve, find_runs, run_inside
 from ramify.serve.page.run_view import evaluation_view, progress_view
@@ -116,6 +117,30 @@ def test_an_evaluation_is_shown_with_its_figures_and_answers(root: Path) -> None
     text = Tags(evaluation_view(root / "demo" / "sft")).text
     assert "75.0 %" in text and "the first 12 of 40" in text and "How many g in 0 kg?" in text
     assert "not evaluated" in evaluation_view(root / "demo" / "sft" / "round-1")
+
+
+def test_parity_of_a_runs_exports_is_shown_with_it(root: Path) -> None:
+    def export(folder: Path, source: str, **changed: object) -> None:
+        row = {"stage": "Q8_0", "kind": "q8_0", "path": "m-Q8_0.gguf", "size": 4_100_000, "known": 0, "score": None}
+        shares = {name: {"count": 11, "total": 11} for name in ("prompts", "greedy", "stops")}
+        agreement = {"positions": 9, "kl": 0.00123, "kl_worst": 0.1, "top1": 0.995, "difference": 0.2}
+        rows = [{**row, **shares, "agreement": agreement, "failures": [], **changed}]
+        write_json(folder / "export.json", {"kind": "export", "source": source, "parity": rows})
+
+    session, runs = Session(), Runs(root)
+    assert "Q8_0" not in runs.show(session, "demo/sft")[1]
+    export(root / "demo" / "sft" / "export", str(root / "demo" / "sft"))
+    export(root / "demo" / "beside", "demo/sft", stage="Q4_K_M", failures=["KL 3 is above <b>0.1</b>"])
+    export(root / "demo" / "others", str(root / "demo" / "base"), stage="BF16")
+    found = runs.look(session, "demo/sft")
+    assert found is not None
+    shown = Tags(found[1])
+    assert "1.2e-03" in shown.text and "4.1 MB" in shown.text and "99.5 %" in shown.text
+    assert "Q4_K_M: KL 3 is above <b>0.1</b>" in shown.text and "b" not in shown.tags and "BF16" not in shown.text
+    export(root / "demo" / "beside", "demo/sft", prompts="all")
+    (root / "demo" / "sft" / "export" / "export.json").write_text("[")
+    text = Tags(evaluation_view(root / "demo" / "sft")).text
+    assert "parity cannot be read" in text and "Q8_0" not in text and "75.0 %" in text
 
 
 def test_a_broken_evaluation_is_said_to_be_broken(root: Path) -> None:

@@ -72,7 +72,7 @@ def test_file_cache_is_free_memory(tmp_path: Path) -> None:
     source.write_text("MemTotal:  8000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\n")
     assert weights._available(source) == 5000 * 1024
     assert weights._available(tmp_path / "none") > 0
-    assert 0 < free_memory(torch.device("cpu")) <= weights._available()
+    assert 0 < free_memory(torch.device("cpu")) <= 1.25 * weights._available()  # others take and give memory meanwhile
 
 
 def test_limits_of_control_groups_count(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ramify import nano
 from ramify.base.config import RunConfig
 from ramify.base.config_file import parse_config
-from ramify.base.errors import ConfigError, RunError, TrainingError
+from ramify.base.errors import ConfigError, RamifyError, RunError, TrainingError
 from ramify.base.records import sha256_file, to_plain, write_json, write_text
 from ramify.base.runs import Run, is_run
 from ramify.console import SampleBar
@@ -80,13 +80,16 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     measured = [Stage(stage.name, stage.evaluation, stage.folder if stage.trains else None) for stage in stages]
     speed = measure_speed(base, stages[1].config, measured[1])
     say.speed(speed)
-    exported = _export(stages[-1], options, say)
+    exported, failure = _tried(stages[-1], options, say)
     results = _results(stages, measured, speed, perf_counter() - began)
     write_json(options.out / "results.json", {**results, "parity": to_plain(list(exported.rows if exported else ()))})
     tables = {"Export": (parity_head(exported.rows), parity_lines(exported.rows))} if exported else {}
-    contents = Contents(_title(stages[0].config), measured, speed=speed.table(), tables=tables)
+    notes = (f"The export failed: {failure}",) if failure else ()
+    contents = Contents(_title(stages[0].config), measured, notes=notes, speed=speed.table(), tables=tables)
     write_report(options.out / "report.html", contents)
     say.end(measured, options.out, perf_counter() - began)
+    if failure is not None:
+        raise failure
     _refuse_failed(exported)
     return results
 
@@ -175,6 +178,14 @@ def as_begun(run: Run, config: RunConfig) -> RunConfig | None:
         return None
     moved = config.evaluate != before.evaluate and config.data.valid is not None
     return None if moved and read_examples(config, "valid") != read_examples(begun, "valid") else begun
+
+
+def _tried(stage: DemoStage, options: DemoOptions, say: Narrator) -> tuple[Export | None, RamifyError | None]:
+    """The export, or what kept it from being made: the report of what was trained is written all the same."""
+    try:
+        return _export(stage, options, say), None
+    except RamifyError as error:
+        return None, error
 
 
 def _export(stage: DemoStage, options: DemoOptions, say: Narrator) -> Export | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from ramify.base.errors import RunError
 from ramify.base.runs import Run, is_run
 from ramify.export.parity import ParityRow
 
@@ -106,6 +108,18 @@ def parity_table(rows: Sequence[ParityRow]) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *parity_lines(rows))]
     failures = [f"- **{row.stage}**: {each}" for row in rows for each in row.failures]
     return "\n".join(lines) + ("\n\n" + "\n".join(failures) if failures else "")
+
+
+def parity_rows(record: Mapping[str, Any]) -> tuple[ParityRow, ...]:
+    """The parity table that export.json holds; empty when parity was not measured.
+
+    Raises:
+        RunError: it is not a table of this kind.
+    """
+    try:
+        return TypeAdapter(tuple[ParityRow, ...]).validate_python(record.get("parity", ()))
+    except ValidationError as error:
+        raise RunError(f"export.json: parity cannot be read: {error.errors()[0]['msg']}") from None
 
 
 def _unmeasured(record: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def run_inside(root: Path, name: str | None) -> Path:
 def state(folder: Path) -> tuple[tuple[float, int], ...]:
     """What changes whenever anything that is shown of a run does."""
     parts = [folder / name for name in ("run.json", "metrics.jsonl", "scores.json")]
-    return tuple(map(_stamp, [*parts, *sorted(folder.glob("eval*/scores.json"))]))
+    return tuple(map(_stamp, [*parts, *sorted(folder.glob("eval*/scores.json")), *_beside(folder)]))
 
 
 def evaluations(folder: Path) -> list[Stage]:
@@ -85,6 +85,28 @@ def evaluations(folder: Path) -> list[Stage]:
     if (folder / "scores.json").is_file():
         return [stage(folder)]
     return [stage(path.parent) for path in sorted(folder.glob("eval*/scores.json"))]
+
+
+def exports(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Exports of a run, in its folder or beside it, with the content of export.json; damaged ones are left out."""
+    found = [(path.parent, row) for path in _beside(folder) if (row := _row(_content(path))) is not None]
+    return [(path, record) for path, record in found if _is_source(record.get("source"), folder)]
+
+
+def _beside(folder: Path) -> list[Path]:
+    return sorted({*folder.glob("*/export.json"), *folder.parent.glob("*/export.json")})
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _is_source(source: Any, folder: Path) -> bool:
+    """Whether an export says that it was made of this run: its path was written where the command was typed."""
+    return isinstance(source, str) and (Path(source).resolve() == folder.resolve() or folder.match(source))
 
 
 @dataclass

@@ -14,7 +14,8 @@ from ramify.evaluate import words
 from ramify.evaluate.charts import Curve, line_chart
 from ramify.evaluate.report import Contents, render
 from ramify.evaluate.stages import Stage, named_stages
-from ramify.serve.page.run_folder import curve, evaluations, record_of
+from ramify.export.card import parity_head, parity_lines, parity_rows
+from ramify.serve.page.run_folder import curve, evaluations, exports, record_of
 
 _CHARTS = (("loss", "loss"), ("accuracy", "pairs in the right order"), ("tokens_per_second", "tokens a second"))
 """Entries of metrics, and what their chart is called."""
@@ -32,14 +33,18 @@ def progress_view(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def evaluation_view(folder: Path) -> str:
-    """What the run's evaluations found, and the first answers of its own; a sentence where there is none."""
+    """What the run's evaluations found, its exports, and the first answers of its own evaluation.
+
+    Sentences where there are none.
+    """
     found = evaluations(folder)
     if not found:
-        return _run(html.paragraph("This run was not evaluated.", "quiet"))
+        return _run(html.paragraph("This run was not evaluated.", "quiet"), _exports(folder))
     try:
-        return _run(html.section("Evaluation", _scores(found)), html.section("Answers", _samples(found[0])))
+        scores, answers = _scores(found), _samples(found[0])
     except (RamifyError, KeyError, TypeError, ValueError) as error:
-        return _run(html.paragraph(f"The evaluation cannot be read: {error}", "quiet"))
+        return _run(html.paragraph(f"The evaluation cannot be read: {error}", "quiet"), _exports(folder))
+    return _run(html.section("Evaluation", scores), _exports(folder), html.section("Answers", answers))
 
 
 def written_report(path: Path) -> str:
@@ -121,6 +126,22 @@ def _scores(found: Sequence[Stage]) -> str:
         rates += [words.percent(scores.stop_rate.value), words.percent(scores.truncated.value)]
         rows.append([each.name, *rates, f"{scores.tokens:.1f}", str(scores.n)])
     return html.table(columns, rows)
+
+
+def _exports(folder: Path) -> str:
+    """Whether each export of the run is the model that was trained: its parity table."""
+    return "".join(html.section(f"Export {path.name}", _parity(record)) for path, record in exports(folder))
+
+
+def _parity(record: Mapping[str, Any]) -> str:
+    try:
+        rows = parity_rows(record)
+    except RunError as error:
+        return html.paragraph(str(error), "quiet")
+    failures = [html.paragraph(f"{row.stage}: {each}") for row in rows for each in row.failures]
+    if not rows:
+        return html.paragraph("It was not read back, so nothing is known of its parity.", "quiet")
+    return html.table(parity_head(rows), parity_lines(rows)) + "".join(failures)
 
 
 def _samples(found: Stage) -> str:
