@@ -221,12 +221,13 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A person's folder with a trained and evaluated run, and a model that never stops by itself."""
+    """A person's folder with a trained, evaluated and exported run, and a model that never stops by itself."""
     made = Machine(tmp_path)
     tiny_folder(tmp_path / "slow", **SLOW)
     made.run("train", "--out", "runs/tuned", "task.rows=64", "train.max_steps=4", "data.train=task")
     made.run("eval", "runs/tuned", "--n", "16")
     made.run("eval", "nano", "--n", "16", "--out", "runs/base")
+    made.run("export", "runs/tuned", "--to", "gguf", "--quant", "f16,q8_0", "--out", "runs/files")
     return made
 
 
@@ -274,6 +275,14 @@ def _chat(visitor: Visitor, machine: Machine, pictures: Path) -> None:
     visitor.ask("How many m are in 3 km?")
     visitor.finished()
     assert "runs/tuned" in visitor.status()
+    tab.click("#chat-undo")
+    until(lambda: tab.input_value("#chat-box textarea") == "How many m are in 3 km?", "the question again")
+    visitor.choose("runs/files:q8_0")  # the same model, read by llama.cpp
+    visitor.ask("How many m are in 3 km?")
+    visitor.finished()
+    assert "runs/files:q8_0" in visitor.status() and "3" in visitor.answer()
+    visitor.picture(pictures, "gguf")
+    tab.set_viewport_size({"width": 1280, "height": 900})
     answered = visitor.answer()
     tab.click("#chat-bad")
     until(lambda: tab.input_value("#judge-draft textarea").strip() == answered, "the answer to be corrected")
@@ -347,6 +356,8 @@ def _watch(visitor: Visitor, machine: Machine, pictures: Path) -> None:
     tab.fill("#runs-choice input", "tuned")
     tab.press("#runs-choice input", "Enter")
     tab.locator("#runs-evaluation", has_text="answered").wait_for()
+    tab.locator("#runs-evaluation", has_text="Export files").wait_for()
+    assert {"F16", "Q8_0"} <= {*tab.locator("#runs-evaluation td:first-child").all_inner_texts()}
     tab.fill("#runs-against input", "base")
     tab.press("#runs-against input", "Enter")
     frame = tab.frame_locator("#runs-report iframe")
