@@ -18,6 +18,7 @@ from ramify.base import config, config_mix
 from ramify.base.config import RunConfig
 from ramify.base.config_file import load_config, load_mix
 from ramify.base.config_mix import MixConfig
+from ramify.tasks.chat.rulebook import read_rulebook
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
@@ -201,6 +202,9 @@ def test_settings_are_defined_where_settings_are() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_valid(recipe: Path) -> None:
+    if recipe.name == "rules.yaml":
+        assert read_rulebook(recipe).by_category
+        return
     load = load_mix if re.search(r"^sources:", recipe.read_text(encoding="utf-8"), re.M) else load_config
     read = load(recipe)
     assert read == load(recipe, ["model=nano", "seed=42"]).model_copy(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from ramify.base.errors import DataError
 from ramify.base.records import json_line
 from ramify.base.types import Message, Problem, Reason, Verdict
-from ramify.evaluate.intervals import wilson
 from ramify.evaluate.ratings import Agreement, grades_of, macro, quadratic_kappa, ratings
+from ramify.evaluate.statistics.intervals import wilson
 
 LETTERS = "ABCD"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,8 +15,10 @@ from ramify.base.errors import DataError, RunError
 from ramify.base.records import write_json, write_jsonl
 from ramify.base.runs import create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
-from ramify.evaluate.charts import Curve, line_chart, ticks
-from ramify.evaluate.report import Contents, render, write_report
+from ramify.evaluate.compare.comparison import compare_stages
+from ramify.evaluate.report.charts import Curve, line_chart, ticks
+from ramify.evaluate.report.rule_table import rule_table
+from ramify.evaluate.report.write import Extras, render, write_report
 from ramify.evaluate.scores import Paired, paired
 from ramify.evaluate.stages import Stage, compare, evaluation_folder, named_stages, pairs_to_compare, stage
 from ramify.evaluate.words import finding, headline, p_value, points
@@ -89,8 +92,8 @@ class Page(HTMLParser):
 
 def test_report_holds_everything_and_fetches_nothing(base: Path, trained: Path, tmp_path: Path) -> None:
     stages = [stage(base, "base"), stage(trained, "tuned")]
-    contents = Contents("A <report>", stages, notes=["one & two"], speed={"together": (8123.0, "tokens/s")})
-    write_report(tmp_path / "report.html", contents)
+    extras = Extras(notes=["one & two"], speed={"together": (8123.0, "tokens/s")})
+    write_report(tmp_path / "report.html", compare_stages(stages, title="A <report>"), extras)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
@@ -98,34 +101,55 @@ def test_report_holds_everything_and_fetches_nothing(base: Path, trained: Path, 
     assert "url(" not in html and "@import" not in html
     for part in ("A <report>", "one & two", "8,123", "tuned: loss", "refused: wrong", "118", "Fixed", "Broken", NASTY):
         assert part in page.text
-    assert "tuned answers 60.0 points more questions correctly than base" in page.text
+    assert "tuned against base" in page.text and "better: +60.0 points" in page.text
     assert html.count("<polyline") == 2
 
 
 def test_the_last_stage_is_held_against_the_best_of_the_others(base: Path, trained: Path, tmp_path: Path) -> None:
     best = write_evaluation(tmp_path / "best", right=set(range(1, 20)))
     poor = write_evaluation(tmp_path / "poor", right={1})
-    html = render(Contents("t", [stage(base), stage(best), stage(poor), stage(trained, "tuned")]))
-    assert "base and tuned" in html and "best and tuned" in html
-    assert "poor and tuned" not in html
+    text = Page(render(compare_stages([stage(base), stage(best), stage(poor), stage(trained, "tuned")]))).text
+    assert "Answers: base and tuned" in text and "Answers: best and tuned" in text
+    assert "Answers: poor and tuned" not in text
 
 
 def test_report_says_when_nothing_can_be_shown(base: Path, tmp_path: Path) -> None:
     other = write_evaluation(tmp_path / "other", right={1, 2, 3, 4, 5})
-    html = render(Contents("t", [stage(base), stage(other)]))
-    assert "No difference can be shown between base and other: +2.5 points" in html
-    assert "no difference can be shown" in html
+    text = Page(render(compare_stages([stage(base), stage(other)]))).text
+    assert "other against base" in text and "no difference can be shown with n = 40" in text
+    assert "cannot be told" in text
 
 
 def test_report_of_several_samples_shows_pass_and_majority(tmp_path: Path) -> None:
     folders = [write_evaluation(tmp_path / name, right={1, 2}, k=4) for name in ("a", "b")]
-    html = render(Contents("t", named_stages(folders)))
-    assert "pass@4" in html and "maj@4" in html
+    html = render(compare_stages(named_stages(folders)))
+    assert "right at least once in 4" in html and "maj@4" in html
+
+
+def test_rules_are_shown_as_they_were_counted(base: Path, tmp_path: Path) -> None:
+    other = write_evaluation(tmp_path / "other", right={1, 2, 3})
+    rate = {"value": 0.25, "low": 0.14, "high": 0.4}
+    for folder, name in ((base, "contains <b>"), (other, "contains <b>"), (other, "refusal")):
+        found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        rules = found.get("rules", {}) | {
+            name: {"rate": rate | {"value": 0.5} if name == "refusal" else rate, "problems": 32}
+        }
+        write_json(folder / "scores.json", {**found, "rules": rules})
+    columns, rows, _ = rule_table(compare_stages([stage(base), stage(other)]).arms)
+    assert columns == ["rule", "problems", "base", "other"]
+    assert rows == [
+        ["contains <b>", "32", "25.0 % (14.0–40.0)", "25.0 % (14.0–40.0)"],
+        ["refusal", "32", "–", "50.0 % (14.0–40.0)"],
+    ]
+    assert "contains <b>" in Page(render(compare_stages([stage(base), stage(other)]))).text
+    (other / "scores.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="cannot be read"):
+        rule_table(compare_stages([stage(base), stage(other)]).arms)
 
 
 def test_report_of_equal_inputs_is_equal(base: Path, trained: Path) -> None:
-    contents = Contents("t", [stage(base), stage(trained)])
-    assert render(contents) == render(contents)
+    first, second = (render(compare_stages([stage(base), stage(trained)])) for _ in range(2))
+    assert first == second
 
 
 def test_stages_are_found_in_evaluations_and_runs(base: Path, trained: Path) -> None:

@@ -12,8 +12,8 @@ from scipy import optimize, stats
 
 from ramify.base.errors import DataError
 from ramify.base.types import Reason, Sample, Stop, Verdict
-from ramify.evaluate.intervals import pass_at_k, sign_test, tango, wilson
 from ramify.evaluate.scores import paired, score
+from ramify.evaluate.statistics.intervals import pass_at_k, sign_test, tango, wilson
 
 RIGHT, WRONG, SILENT, CUT, ERROR = (
     Reason.CORRECT,
@@ -208,3 +208,18 @@ def test_paired_bootstrap_of_several_samples_agrees_with_the_normal_interval() -
     assert found.difference == pytest.approx(np.mean(means))
     assert (found.low, found.high) == pytest.approx((np.mean(means) - margin, np.mean(means) + margin), abs=0.005)
     assert paired(before, after) == found
+
+
+def test_paired_with_several_samples_counts_how_far_a_problem_moved() -> None:
+    """Four problems that lose a little against two that gain all: by their number worse, by their sum not."""
+    before = [verdict(p, RIGHT if p < 4 else WRONG, i) for p in range(6) for i in range(4)]
+    after = [verdict(p, RIGHT if p >= 4 or i else WRONG, i) for p in range(6) for i in range(4)]
+    found = paired(before, after)
+    assert (found.fixed, found.broken) == (2, 4)
+    assert found.difference == pytest.approx((2 * 1 - 4 * 0.25) / 6)
+    sizes = [1.0, 1.0, 0.25, 0.25, 0.25, 0.25]
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, sizes, strict=True))) for signs in itertools.product((1, -1), repeat=6)
+    ]
+    assert found.p == pytest.approx(sum(each >= 1.0 for each in sums) / 64)
+    assert found.square == pytest.approx((2 + 4 / 16) / 6)

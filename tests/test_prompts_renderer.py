@@ -85,10 +85,17 @@ def test_a_plain_text_is_tokenised_as_for_pretraining(kind: str, template: str, 
 
 def test_a_plain_text_that_cannot_be_trained_is_refused() -> None:
     renderer = Renderer(byte_level(), Prompting(chat_template="plain"))
-    for text, said in (("a</s>b", "f:1: the completion holds the stop token '</s>'"), ("a", "f:1: nothing to train")):
+    for text in ("a", "</s>", "a</s>"):
         with pytest.raises(DataError) as caught:
             renderer.sequences(Example((), (Completion(text),), "f:1"))
-        assert str(caught.value).startswith(said)
+        assert str(caught.value).startswith("f:1: nothing to train")
+
+
+def test_texts_written_one_behind_the_other_are_parted_by_eos() -> None:
+    tokenizer = byte_level()
+    [found] = Renderer(tokenizer, Prompting(chat_template="plain")).sequences(Example((), (Completion("a</s>b"),)))
+    assert found.ids == tuple(tokenizer("a</s>b</s>")["input_ids"])
+    assert found.weights == (0.0, 1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

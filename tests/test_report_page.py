@@ -17,8 +17,8 @@ from test_evaluate_report import write_evaluation
 from ramify.base.config import RunConfig
 from ramify.base.records import write_json
 from ramify.base.runs import create_run
-from ramify.evaluate.report import Contents, write_report
-from ramify.evaluate.stages import named_stages
+from ramify.evaluate.compare.comparison import compare_runs
+from ramify.evaluate.report.write import write_report
 
 WIDTHS = (390, 1280)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -108,7 +108,7 @@ def report(tmp_path: Path) -> Path:
     tuned = write_evaluation(
         run.folder / "eval", right=set(range(2, 30)), question="How many " + "very " * 60 + "small g in"
     )
-    write_report(tmp_path / "report.html", Contents("A report", named_stages([base, tuned.parent])))
+    write_report(tmp_path / "report.html", compare_runs([base, tuned.parent]))
     return tmp_path / "report.html"
 
 

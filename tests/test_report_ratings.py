@@ -17,9 +17,10 @@ from ramify.base.config_file import parse_config
 from ramify.base.records import write_json, write_jsonl
 from ramify.base.runs import create_run
 from ramify.base.types import Message, Problem, Sample, Stop
-from ramify.evaluate.rating_tables import measures
+from ramify.evaluate.compare.comparison import compare_stages
 from ramify.evaluate.ratings import ratings
-from ramify.evaluate.report import Contents, render, write_report
+from ramify.evaluate.report.rating_tables import measures
+from ramify.evaluate.report.write import render, write_report
 from ramify.evaluate.stages import Stage, named_stages, stage
 from ramify.tasks.grading import Grading
 
@@ -88,7 +89,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
 
 
 def test_the_report_shows_every_measure_of_every_stage(stages: list[Stage]) -> None:
-    html = render(Contents("Grading", stages))
+    html = render(compare_stages(stages))
     page = Page(html)
     assert page.open == [] and not page.references and "script" not in page.tags
     for each in stages:
@@ -103,7 +104,7 @@ def test_the_report_shows_every_measure_of_every_stage(stages: list[Stage]) -> N
 
 def test_matrices_hold_the_counts(stages: list[Stage]) -> None:
     found = ratings(stages[0].problems, stages[0].verdicts).overall.confusions
-    html = render(Contents("Grading", stages[:2]))
+    html = render(compare_stages(stages[:2]))
     plain = re.sub(r"<td( class='hit')?( style='background:rgba\(42,111,151,0\.\d\d\)')?>", "<td>", html)
     for each in found:
         for letter, counts in zip(each.ratings, each.counts, strict=True):
@@ -112,15 +113,15 @@ def test_matrices_hold_the_counts(stages: list[Stage]) -> None:
 
 
 def test_what_training_cost_is_shown_where_it_is_known(stages: list[Stage]) -> None:
-    text = Page(render(Contents("Grading", stages))).text
+    text = Page(render(compare_stages(stages))).text
     for part in ("data loading", "1.5 s", "reference", "12.0 s", "61.2 s", "88.0 s", "123,456", "3,333,333", "–"):
         assert part in text
-    assert "data loading" not in Page(render(Contents("Grading", stages[:2]))).text
+    assert "data loading" not in Page(render(compare_stages(stages[:2]))).text
 
 
 def test_tasks_without_ratings_show_none(tmp_path: Path) -> None:
     folders = [write_evaluation(tmp_path / name, right={1, 2}) for name in ("a", "b")]
-    html = render(Contents("t", named_stages(folders)))
+    html = render(compare_stages(named_stages(folders)))
     assert "Agreement" not in html and "class='matrix'" not in html
     assert stage(folders[0]).ratings is None
 
@@ -135,5 +136,5 @@ def test_compare_prints_the_measures(ramify: Ramify, stages: list[Stage], tmp_pa
 
 
 def test_the_report_fits_its_window(chromium: str, stages: list[Stage], tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", Contents("Grading two labs", stages))
+    write_report(tmp_path / "report.html", compare_stages(stages, title="Grading two labs"))
     check_page(chromium, tmp_path / "report.html", tmp_path)

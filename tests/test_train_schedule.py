@@ -79,6 +79,6 @@ def test_rates_after_warm_up_are_those_of_transformers(shape: str) -> None:
 
 def test_short_runs_are_said() -> None:
     assert "never reaches 0.001" in str(schedule(rows=10, batch_size=4, epochs=1, warmup=100).warning())
-    assert "warm-up takes 2 of the run's 3" in str(schedule(rows=10, batch_size=4, epochs=1, warmup=2).warning())
+    assert "2 of 3 steps are warm-up" in str(schedule(rows=10, batch_size=4, epochs=1, warmup=2).warning())
     assert "only 3 steps" in str(schedule(rows=10, batch_size=4, epochs=1, warmup=0).warning())
     assert schedule(rows=100, batch_size=4, epochs=1).warning() is None

@@ -76,6 +76,9 @@ class Data(Section):
     """Share of rows that may be left out, counted with reasons, because they do not fit; one more stops the run."""
     turns: Literal["all", "last"] = "all"
     """Which assistant turns of a conversation are trained."""
+    as_text: bool = False
+    """Train each `text` as it stands, role markers and all, with eos behind it (method sft); otherwise a text with role
+    markers is a conversation, rendered by the model's chat template, of which the answers are trained."""
     limit: Positive | None = None
     """Use only the first rows of the training file."""
     max_length: Positive | None = None
@@ -88,13 +91,21 @@ class Task(Section):
     """What the answers are graded by."""
 
     name: str = "unit_conversion"
-    """unit_conversion, math, grading, or a Python file that defines `task`."""
+    """unit_conversion, math, grading, chat (open answers, graded by rules), or a Python file that defines `task`."""
+    rules: Path | None = None
+    """A YAML file of rules for each category of problems, and for `every` one (task chat; see docs/rules.md)."""
     tolerance: Annotated[float, Field(gt=0)] | None = None
     """Relative tolerance of numeric answers (strictly less than); None: 0.05 for unit_conversion, exact for math."""
     rows: Positive = 1000
     """Rows of the task's own generated training split."""
     seed: int = 0
     """Seed of the task's own generator."""
+
+    @model_validator(mode="after")
+    def _rules_are_read(self) -> Task:
+        if self.rules is not None and self.name != "chat":
+            raise ValueError(f"task.rules = {str(self.rules)!r} is read by task chat alone; task.name = {self.name}")
+        return self
 
 
 class Train(Section):
@@ -318,6 +329,19 @@ class RunConfig(Section):
             holder = getattr(self, section) if section else self
             if holder is not None and getattr(holder, name) != type(holder).model_fields[name].default:
                 raise ValueError(f"{setting} = {getattr(holder, name)!r} does nothing with {named}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_texts_are_imitated(self) -> RunConfig:
+        data = self.data
+        for name, value, idle in (
+            ("method", self.method, self.method != "sft"),
+            ("data.train", data.train, str(data.train) == "task"),
+            ("data.shape", data.shape, data.shape not in (None, "text")),
+            ("data.turns", data.turns, data.turns != "all"),
+        ):
+            if data.as_text and idle:
+                raise ValueError(f"data.as_text = true trains whole texts; {name} = {value} has none: leave one out")
         return self
 
     @model_validator(mode="after")

@@ -22,7 +22,15 @@ Settings = TypeVar("Settings", bound=Section)
 
 _EXPONENT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _LISTS = ("lora.targets", "sample.stop", "decontaminate", "erase.when")
-_PATHS = ("data.train", "data.valid", "prompt.fewshot", "sample_prompt.fewshot", "evaluate.problems", "out")
+_PATHS = (
+    "data.train",
+    "data.valid",
+    "task.rules",
+    "prompt.fewshot",
+    "sample_prompt.fewshot",
+    "evaluate.problems",
+    "out",
+)
 _NEEDED = {
     "too_short": "at least one entry",
     "path_type": "a path",

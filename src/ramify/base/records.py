@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from ramify.base.errors import DataError, RunError
-from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
+from ramify.base.types import SPARSE, Message, Problem, Reason, Sample, Stop, Verdict
 
 
 def to_plain(value: Any) -> Any:
-    """A record as JSON-ready values: dataclasses to mappings, enums to their values, tuples to lists."""
+    """A record as JSON-ready values: dataclasses to mappings, enums to their values, tuples to lists.
+
+    A field that most records do without is left out where it holds nothing.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        held = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: to_plain(each) for field, each in held if each or SPARSE not in field.metadata}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):
@@ -166,8 +170,8 @@ def problem_from_plain(row: dict[str, Any]) -> Problem:
     """A `Problem` from its JSON form."""
     prompt = tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])
     optional = {name: row[name] for name in ("answer", "solution", "source", "category", "meta") if name in row}
-    options = tuple(row.get("options", ()))
-    return Problem(id=row["id"], prompt=prompt, options=options, **cast(dict[str, Any], optional))
+    options, rules = (tuple(row.get(name, ())) for name in ("options", "rules"))
+    return Problem(id=row["id"], prompt=prompt, options=options, rules=rules, **cast(dict[str, Any], optional))
 
 
 def sha256_file(path: Path) -> str:

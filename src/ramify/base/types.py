@@ -6,8 +6,10 @@ one JSON line and read back (see `records`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Message:
 
 
 Conversation = tuple[Message, ...]
+SPARSE = "sparse"
+"""In a field's metadata: most records do without it, so it is written only where it holds something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Problem:
         category: the group it is reported under (empty: none).
         options: what may be answered when there is a choice, in order: the full text of each completion.
         meta: further groups it may be reported under, by name.
+        rules: what an answer must fulfil, as written: one name with its value each (task chat).
     """
 
     id: str
@@ -44,6 +49,7 @@ class Problem:
     category: str = ""
     options: tuple[str, ...] = ()
     meta: dict[str, str] = field(default_factory=dict)
+    rules: tuple[Mapping[str, Any], ...] = field(default=(), metadata={SPARSE: True})
 
 
 class Stop(Enum):

@@ -21,6 +21,9 @@ _INTERRUPTED_HINTS = {
     "sample": "the samples drawn so far are kept; the same command with --resume goes on",
     "generate": "the completions finished so far are kept; the same command with --resume goes on",
     "eval": "the samples drawn so far are kept; the same command goes on with them",
+    "compare": "the samples drawn so far are kept; the same command goes on with them",
+    "judge": "the replies so far are kept; the same command goes on with them",
+    "sweep": "finished runs are kept, stopped ones have their checkpoint; the same command goes on with them",
     "demo": "finished stages are kept; the same command goes on with the next one",
 }
 

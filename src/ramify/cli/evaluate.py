@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="nano, a hub id, a folder, or a run.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any setting.")] = None,
-    task: Annotated[str | None, typer.Option(help="unit_conversion, math, grading, or your own Python file.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="unit_conversion, math, grading, chat, or your own Python file.")
+    ] = None,
     problems: Annotated[str | None, typer.Option(help="A file of problems; default: the task's held-out ones.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="First so many; default 500, of a file all.")] = None,
     scoring: Annotated[str | None, typer.Option(help="generate, or options: the most probable one.")] = None,
@@ -37,7 +39,8 @@ def evaluate(
 
     A run is prompted as it was trained; a model by its own chat template, unless options say otherwise. The folder is
     RUN/eval or runs/eval-MODEL, followed by words and a hash of what the options change. What was stopped goes on
-    with the same command. Task grading also gets kappa and what else ratings have, by lab, criterion and split.
+    with the same command. Task grading also gets kappa and what else ratings have, by lab, criterion and split; task
+    chat (open answers; task.rules=FILE) how often each rule holds.
     """
     options = {
         "task.name": task,
@@ -120,6 +123,9 @@ def _show(found: Evaluation) -> None:
     output().print(table("", ("", "95 % interval in brackets"), rows))
     if found.ratings is not None:
         _show_ratings(found.ratings)
+    if found.rules:
+        rules = [(name, rate(each.rate), each.problems) for name, each in found.rules.items()]
+        output().print(table("", ("rule", "holds", "problems"), rows=rules))
     show_usage(found.usage)
     if found.folder is not None:
         typer.echo(f"written to {found.folder}", err=True)
@@ -128,7 +134,7 @@ def _show(found: Evaluation) -> None:
 def _show_ratings(found: Ratings) -> None:
     """Agreement over everything and by group."""
     from ramify.console import output, table
-    from ramify.evaluate.rating_tables import MEASURES, measures
+    from ramify.evaluate.report.rating_tables import MEASURES, measures
 
     rows = [("all", *measures(found.overall))]
     for grouping, values in found.groups.items():

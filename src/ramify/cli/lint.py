@@ -90,7 +90,7 @@ def _token_lines(config: RunConfig, pairs: Sequence[Pair], measure: Measure) -> 
 
 def _length_lines(lengths: Sequence[Lengths], prompts: int, unit: str) -> Lines:
     """Whether length alone tells which answer is the chosen one."""
-    from ramify.evaluate.intervals import wilson
+    from ramify.evaluate.statistics.intervals import wilson
 
     found = by_length(lengths)
     low, high = wilson(found.share * prompts, prompts)  # pairs of one prompt are not independent

@@ -10,7 +10,25 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli import chat, compare, data, demo, erasure, evaluate, export, generate, sample, serve, train, ui
+from ramify.cli import (
+    chat,
+    compare,
+    data,
+    demo,
+    doctor,
+    erasure,
+    evaluate,
+    export,
+    generate,
+    judge,
+    plan,
+    probe,
+    sample,
+    serve,
+    sweep,
+    train,
+    ui,
+)
 from ramify.cli.errors import Commands, report
 
 _QUIET = {
@@ -33,15 +51,20 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train", context_settings=train.SETTINGS)(train.train)
+app.command("plan")(plan.plan)
+app.command("sweep")(sweep.sweep)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("judge")(judge.judge)
+app.command("probe")(probe.probe)
 app.command("erasure")(erasure.erasure)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("chat")(chat.chat)
 app.command("ui")(ui.ui)
 app.command("serve")(serve.serve)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 

@@ -90,9 +90,16 @@ def _planned(words: Sequence[str], options: Mapping[str, Any]) -> tuple[RunConfi
 
 
 def _train(config: RunConfig, resume: bool, overwrite: bool) -> None:
-    """Train, and say where the result is."""
+    """Train, unless memory or disk have no room for it, and say where the result is."""
     from ramify.console import Bars, console
+    from ramify.plan.beforehand import refuse_what_cannot_fit
     from ramify.train import dpo, rft, sft
+    from ramify.train.checks import check_engine
+    from ramify.train.folder import Opening, check_free, run_folder
+
+    check_engine(config)
+    check_free(run_folder(config), Opening(resume, overwrite))
+    refuse_what_cannot_fit(config)
 
     train_with = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[config.method]
     run = train_with(config, resume=resume, overwrite=overwrite, progress=Bars())
@@ -143,17 +150,25 @@ def _layout(processes: int | None, nodes: int | None) -> Layout:
 def _show_dry_run(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """What the run would do, on standard output."""
     from ramify.console import Bars, output, table
+    from ramify.plan.beforehand import refuse_what_cannot_fit
+    from ramify.plan.footprint import gigabytes
     from ramify.train.dryrun import dry_run
 
     found = dry_run(config, resume=resume, overwrite=overwrite)
+    least = refuse_what_cannot_fit(config)
     for note in found.notes:
         Bars().note(note)
     counts = {
         "rows": found.rows,
+        "left out, too long": found.too_long,
         "tokens of one pass": found.tokens,
+        "trained tokens of one pass": round(found.trained),
         "longest sequence in tokens": found.longest,
         "optimizer steps": found.steps,
+        "of them warm-up": 0 if found.course is None else found.course.schedule.warmup,
         "samples to draw": found.samples,
     }
     rows = [(name, f"{count:,}") for name, count in counts.items() if count]
+    rows.append(("memory of weights and optimizer, without activations", gigabytes(least.memory)))
+    rows.append(("disk that checkpoints take", gigabytes(least.disk)))
     output().print(table(f"dry run: {config.method} of {config.model} to {config.out}", ("", ""), rows))

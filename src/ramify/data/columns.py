@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ramify.base.errors import ConfigError, DataError, unknown
 from ramify.data.decoded import Decoded
 from ramify.data.fields import Place
-from ramify.data.shapes import FIELDS, SHAPES, check_fits, decode, first_fitting, shape_of, unread
+from ramify.data.shapes import FIELDS, SHAPES, check_fits, decode, first_fitting, shape_of, unread, whole_text
 
 _ABSENT = object()
 
@@ -35,12 +35,17 @@ class Recognition:
     Args:
         columns: column of each field that is not under its own name.
         shape: the shape of all rows; None: that of each is recognised.
+        as_text: all rows are of the shape text, each to be imitated as it stands.
 
     Raises:
         ConfigError: a field or the shape is unknown, or the fields belong to no shape together.
     """
 
-    def __init__(self, columns: Mapping[str, str] | None = None, shape: str | None = None) -> None:
+    def __init__(
+        self, columns: Mapping[str, str] | None = None, shape: str | None = None, *, as_text: bool = False
+    ) -> None:
+        self._decode = whole_text if as_text else decode
+        shape = "text" if as_text else shape
         if shape is not None and shape not in SHAPES:
             raise ConfigError(unknown("shape", shape, SHAPES))
         self._columns = dict(columns or {})
@@ -69,7 +74,7 @@ class Recognition:
         rest = unread(value, shape)
         if self._columns:
             rest = [name for name in rest if name not in self._opened]
-        return Recognised(shape, decode(value, shape, place), rest)
+        return Recognised(shape, self._decode(value, shape, place), rest)
 
     def _shape_of(self, value: Any, place: Place) -> str:
         if self._shape is not None:

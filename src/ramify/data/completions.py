@@ -7,6 +7,7 @@ whose label is false (unpaired preferences).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ramify.base.types import Completion, Conversation, Example, Lineage, Message
@@ -65,10 +66,11 @@ def prompt_completions(row: Mapping[str, Any], place: Place) -> Decoded:
 
 
 def prompt_only(row: Any, place: Place) -> Decoded:
-    """A prompt alone, as a text or under `prompt`, with a `system` column before it."""
+    """A prompt alone, as a text or under `prompt`, with a `system` column before it and a `category`."""
     prompt = read_prompt(row if isinstance(row, str) else row["prompt"], place)
     before = () if isinstance(row, str) else system_column(row, prompt, place)
-    return Decoded(make_problem(before + prompt, None, place))
+    category = "" if isinstance(row, str) else str(row.get("category") or "")
+    return Decoded(replace(make_problem(before + prompt, None, place), category=category))
 
 
 def alpaca(row: Mapping[str, Any], place: Place) -> Decoded:

@@ -16,6 +16,7 @@ class Decoded(NamedTuple):
     Attributes:
         examples: what it gives to imitate: one example a trained assistant turn, in order.
         unanswered: user turns behind the last trained one, of which nothing is trained.
+        named: whether the problem's id stands in the row.
         unwanted: completions that are not to be imitated, because their reward is not above 0 or their label is false.
     """
 
@@ -24,6 +25,7 @@ class Decoded(NamedTuple):
     pair: Pair | None = None
     unwanted: int = 0
     unanswered: int = 0
+    named: bool = False
 
     @property
     def is_empty(self) -> bool:

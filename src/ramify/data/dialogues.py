@@ -32,9 +32,12 @@ def text(row: Mapping[str, Any], place: Place) -> Decoded:
     imitated as a whole: its prompt has no turns."""
     whole = text_field(row["text"], "text", place)
     turns = marked_turns(whole, "text", place)
-    if turns is None:
-        return Decoded(examples=(make_example((), whole, place),))
-    return _conversation(turns, "text", row, place)
+    return as_it_stands(row, place) if turns is None else _conversation(turns, "text", row, place)
+
+
+def as_it_stands(row: Mapping[str, Any], place: Place) -> Decoded:
+    """`text`, imitated as a whole: its markers are text like any other."""
+    return Decoded(examples=(make_example((), text_field(row["text"], "text", place), place),))
 
 
 def _conversation(given: Any, field: str, row: Mapping[str, Any], place: Place) -> Decoded:

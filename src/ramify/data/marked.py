@@ -8,6 +8,7 @@
     ### Instruction: ### Input: ### Response:            Alpaca; also ### Human: ### Assistant:
     User: … Assistant: …                                 at the start of lines, from the text's first line on
 
+Where the first marker of the upper four ends its line, all of them begin or end one: a turn may speak of a marker.
 White space around a turn and the tokens that end one (`</s>`, `<|im_end|>`, …) belong to the template, not to the turn.
 """
 
@@ -28,6 +29,8 @@ _STYLES = {
     "alpaca": re.compile(rf"###[ ]?(?P<role>{_NAMES})[ ]?:", re.IGNORECASE),
     "lines": re.compile(r"^(?P<role>System|User|Human|Assistant|AI|Bot|GPT):", re.MULTILINE),
 }
+_OWN_LINE = ("chatml", "llama3", "gemma", "zephyr")
+_LINE_ENDS = re.compile(r"[ \t]*(?:\r?\n|\Z)")
 _ROLES = {
     **dict.fromkeys(("user", "human", "instruction", "input", "question", "[inst]"), "user"),
     **dict.fromkeys(("assistant", "model", "response", "answer", "ai", "bot", "gpt", "[/inst]"), "assistant"),
@@ -49,7 +52,7 @@ def marked_turns(text: str, field: str, place: Place) -> list[dict[str, str]] | 
     style = _style_of(text)
     if style is None:
         return None
-    found = list(_STYLES[style].finditer(text))
+    found = _markers(style, text)
     ends = [each.start() for each in found[1:]] + [len(text)]
     turns = _preamble(text[: found[0].start()], style, field, place)
     for marker, end in zip(found, ends, strict=True):
@@ -66,6 +69,23 @@ def _style_of(text: str) -> str | None:
         if first is not None and (style != "lines" or not text[: first.start()].strip()):
             return style
     return None
+
+
+def _markers(style: str, text: str) -> list[re.Match[str]]:
+    """Where turns begin. A marker amid a line is one only where the first marker shows that they are written so."""
+    found = list(_STYLES[style].finditer(text))
+    if style not in _OWN_LINE or not _ends_line(found[0], text):
+        return found
+    return [each for each in found if _ends_line(each, text) or _begins_line(each, text)]
+
+
+def _ends_line(marker: re.Match[str], text: str) -> bool:
+    return _LINE_ENDS.match(text, marker.end()) is not None
+
+
+def _begins_line(marker: re.Match[str], text: str) -> bool:
+    before = text[: marker.start()].rstrip(" \t")
+    return before.endswith(("\n", *_END)) or not before
 
 
 def _add(turns: list[Message], marker: str, text: str) -> None:

@@ -1,15 +1,17 @@
-"""Rows that are questions with one right answer: a problem each, and an example where there is a text to imitate."""
+"""Rows that are questions with a right answer or rules for one: a problem each, an example where a text is there to
+imitate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
-from ramify.base.types import Message, Problem
+from ramify.base.types import Conversation, Message, Problem
 from ramify.data.decoded import Decoded, make_example, make_problem, meta_field
 from ramify.data.fields import Place, number_field, optional_text, parse_gold, text_field
-from ramify.data.turns import read_prompt, system_column
+from ramify.data.turns import ending_in_user, read_prompt, read_turns, system_column
 
 GOLD_MARK = "####"
 _TEXT_ANSWERS = 'text answers go in objects: {"question": …, "answer": "text"}; prompts stand one a line'
@@ -46,7 +48,8 @@ def question_answer(row: Mapping[str, Any], place: Place) -> Decoded:
     else:
         gold = number_field(answer, "answer", place)
     examples = () if reasoning is None else (make_example(prompt, reasoning, place),)
-    return Decoded(make_problem(prompt, gold, place, solution=reasoning), examples)
+    problem = make_problem(prompt, gold, place, solution=reasoning)
+    return Decoded(replace(problem, category=str(row.get("category") or "")), examples)
 
 
 def multiple_choice(row: Mapping[str, Any], place: Place) -> Decoded:
@@ -87,25 +90,58 @@ def squad(row: Mapping[str, Any], place: Place) -> Decoded:
 
 
 def own_problem(row: Mapping[str, Any], place: Place) -> Decoded:
-    """Ramify's own problem: `id`, `prompt`, and optionally `system`, `answer`, `solution`, `options`, …"""
-    name, answer = row["id"], row.get("answer")
-    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+    """Ramify's own problem: `id`, `prompt`, and optionally `system`, `answer`, `solution`, `options`, `rules`, …"""
+    return _whole_problem(row, read_prompt(row["prompt"], place), row.get("answer"), place, name=row["id"])
+
+
+def ruled(row: Mapping[str, Any], place: Place) -> Decoded:
+    """A prompt (`prompt`, `question` or `messages`) and the `rules` that an answer to it must fulfil.
+
+    `answer` is a reference answer; messages may end in it instead. Rules are names with values here: which ones there
+    are is known to `ramify.tasks.chat`.
+    """
+    field = next((name for name in ("prompt", "question", "messages") if row.get(name) is not None), "prompt")
+    turns = read_turns(row[field], field, place) if field == "messages" else read_prompt(row.get(field), place, field)
+    answer = row.get("answer")
+    if turns[-1].role == "assistant":
+        if answer is not None:
+            raise place.error("answer", answer, "one reference answer (the messages end in another one)")
+        turns, answer = turns[:-1], turns[-1].content
+    return _whole_problem(row, ending_in_user(turns, field, place), answer, place, name=row.get("id"))
+
+
+def _whole_problem(row: Mapping[str, Any], prompt: Conversation, answer: Any, place: Place, *, name: Any) -> Decoded:
+    """The problem with all that its row says about it; without a name its id follows from prompt, answer and rules."""
+    if name is not None and (not isinstance(name, str | int) or isinstance(name, bool) or name == ""):
         raise place.error("id", name, "a text")
     if answer is not None:
         answer = answer if isinstance(answer, str) else number_field(answer, "answer", place)
     solution = None if row.get("solution") is None else text_field(row["solution"], "solution", place)
-    prompt = read_prompt(row["prompt"], place)
+    prompt = system_column(row, prompt, place) + prompt
+    rules = _rules(row.get("rules"), place)
     problem = Problem(
-        id=str(name),
-        prompt=system_column(row, prompt, place) + prompt,
+        id=make_problem(prompt, repr((answer, rules)), place).id if name is None else str(name),
+        prompt=prompt,
         answer=answer,
         solution=solution,
         source=str(row.get("source") or place.source),
         category=str(row.get("category") or ""),
         options=_options(row.get("options") or [], place),
         meta=meta_field(row, place),
+        rules=rules,
     )
-    return Decoded(problem, () if solution is None else (make_example(problem.prompt, solution, place),))
+    examples = () if solution is None else (make_example(prompt, solution, place),)
+    return Decoded(problem, examples, named=name is not None)
+
+
+def _rules(value: Any, place: Place) -> tuple[Mapping[str, Any], ...]:
+    """Rules as maps of one name each: one map may hold several, and a name alone stands for `{name: true}`."""
+    given = [{name: held} for name, held in value.items()] if isinstance(value, dict) else value or []
+    if isinstance(given, list):
+        rules = [{each: True} if isinstance(each, str) else each for each in given]
+        if all(isinstance(each, dict) and [type(name) for name in each] == [str] for each in rules):
+            return tuple(rules)
+    raise place.error("rules", value, "a list of {rule: value} with one rule each")
 
 
 def _choices(given: Any, place: Place) -> tuple[list[str], list[str]]:

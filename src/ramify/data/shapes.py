@@ -9,11 +9,13 @@
     squad                {context, question, answers {text}}                          problem and example
     prompt_completion    {prompt, completion, reward? label?}                         example
     prompt_completions   {prompt, completions: [text | {text, weight}], rewards?}     example
-    prompts              {prompt} or a text                                           problem without answer
+    prompts              {prompt, category?} or a text                                problem without answer
+    rules                {prompt | question | messages, rules, id? category?          problem graded by rules
+                         answer?}: answers are open, see docs/rules.md
     messages             {messages: [{role, content}, …], system?}                    an example for each trained turn
     conversations        {conversations: [{from, value}, …], system?}: ShareGPT       an example for each trained turn
     text                 {text}, a conversation with role markers in it               an example for each trained turn
-                         {text} without markers                                       example without a prompt
+                         {text} without markers, or any with data.as_text             example without a prompt
     alpaca               {instruction, output, input? system? history?}; Dolly        example
     instances            {instruction, instances: [{input, output}]}: Self-Instruct   example
     query_response       {query, response, system? history?}: MetaMath;               example
@@ -67,7 +69,13 @@ class Shape:
 
 
 _MORE = ("source", "lineage", "meta")
+_OF_PROBLEM = ("system", "answer", "solution", "category", "options", "source", "meta")
 SHAPES = {
+    "rules": Shape(
+        questions.ruled,
+        (("prompt", "rules"), ("question", "rules"), ("messages", "rules")),
+        ("id", *_OF_PROBLEM),
+    ),
     "preference": Shape(
         preferences.preference,
         (("chosen", "rejected"),),
@@ -93,7 +101,9 @@ SHAPES = {
         questions.multiple_choice,
         (("question", "choices", "answerKey"), ("question", "choices", "answer"), ("question", "answerKey")),
     ),
-    "question_answer": Shape(questions.question_answer, (("question", "answer"),), ("context", "reasoning", "system")),
+    "question_answer": Shape(
+        questions.question_answer, (("question", "answer"),), ("context", "reasoning", "system", "category")
+    ),
     "query_response": Shape(
         completions.query_response,
         (("query", "response"), ("question", "response")),
@@ -108,9 +118,9 @@ SHAPES = {
     "problem": Shape(
         questions.own_problem,
         (("prompt", "id"),),
-        ("system", "answer", "solution", "category", "options", "source", "meta"),
+        (*_OF_PROBLEM, "rules"),
     ),
-    "prompts": Shape(completions.prompt_only, (("prompt",),), ("system",)),
+    "prompts": Shape(completions.prompt_only, (("prompt",),), ("system", "category")),
     "text": Shape(dialogues.text, (("text",),)),
     "pairs": Shape(questions.list_row),
     "triples": Shape(questions.list_row),
@@ -161,6 +171,15 @@ def decode(row: Any, shape: str, place: Place) -> Decoded:
             and what is allowed.
     """
     return SHAPES[shape].decode(row, place)
+
+
+def whole_text(row: Any, shape: str, place: Place) -> Decoded:
+    """The row of the shape text as one text to imitate, whatever markers are in it.
+
+    Raises:
+        DataError: it holds no text.
+    """
+    return dialogues.as_it_stands(row, place)
 
 
 def unread(row: Any, shape: str) -> list[str]:
@@ -225,6 +244,8 @@ def _nearest_shape(row: Iterable[str]) -> str | None:
     shares: dict[str, float] = {}
     for name, shape in SHAPES.items():
         for columns in shape.columns[:2]:
+            if columns[-1] == "rules" and not _spelt_like("rules", names):
+                continue  # a prompt without rules is more likely one of something else
             held = [1.0 if each in names else 0.9 if _spelt_like(each, names) else 0.0 for each in columns]
             shares[name] = max(shares.get(name, 0.0), sum(held) / len(held))
     best = max(shares, key=lambda name: shares[name])

@@ -33,6 +33,7 @@ class Source:
         stream: read a hub data set while it is downloaded.
         columns: column of each field that is not under its own name (see `ramify.data.columns`).
         shape: the shape of all rows; None: that of each is recognised.
+        as_text: every row is a `text`, taken as it stands whatever markers are in it.
         bad_rows: share of rows that may be left out because they do not fit; above it reading stops.
         limit: only the first rows.
         default_split: the split that is meant where there are several and none is named.
@@ -45,6 +46,7 @@ class Source:
     stream: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     shape: str | None = None
+    as_text: bool = False
     bad_rows: float = 0.0
     limit: int | None = None
     default_split: str = "train"
@@ -117,6 +119,7 @@ def training_source(data: Data, split: Literal["train", "valid"]) -> Source:
         split=data.split if split == "train" else data.valid_split,
         columns=data.columns,
         shape=data.shape,
+        as_text=data.as_text,
         bad_rows=data.bad_rows,
         limit=data.limit if split == "train" else None,
         default_split="train" if split == "train" else "validation",

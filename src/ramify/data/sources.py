@@ -63,7 +63,7 @@ class RowStream:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._recognition = Recognition(source.columns, source.shape)
+        self._recognition = Recognition(source.columns, source.shape, as_text=source.as_text)
         self._begin()
 
     def __iter__(self) -> Iterator[Row]:
@@ -185,7 +185,7 @@ def read_rows(path: Source | Path | str, limit: int | None = None) -> Rows:
     for row in stream:
         decoded = row.decoded
         if decoded.problem is not None:
-            problems.append(_distinct(decoded.problem, used, row.place, own_id=row.shape == "problem"))
+            problems.append(_distinct(decoded.problem, used, row.place, own_id=decoded.named))
         else:
             unasked.append(row.place.source)
         examples += decoded.examples

@@ -19,8 +19,10 @@ from ramify.console import SampleBar
 from ramify.demo.narrator import Narrator
 from ramify.demo.speed import Speed, measure_speed
 from ramify.demo.stages import DemoStage, demo_stages
+from ramify.evaluate.compare.comparison import compare_stages
+from ramify.evaluate.compare.trace import traced
 from ramify.evaluate.folder import drawn_before
-from ramify.evaluate.report import Contents, write_report
+from ramify.evaluate.report.write import Extras, write_report
 from ramify.evaluate.run import evaluate, load, problems_of
 from ramify.evaluate.settings import evaluation_config
 from ramify.evaluate.stages import Stage, compare
@@ -85,8 +87,8 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     write_json(options.out / "results.json", {**results, "parity": to_plain(list(exported.rows if exported else ()))})
     tables = {"Export": (parity_head(exported.rows), parity_lines(exported.rows))} if exported else {}
     notes = (f"The export failed: {failure}",) if failure else ()
-    contents = Contents(_title(stages[0].config), measured, notes=notes, speed=speed.table(), tables=tables)
-    write_report(options.out / "report.html", contents)
+    comparison = traced(compare_stages(measured, title=_title(stages[0].config)))
+    write_report(options.out / "report.html", comparison, Extras(notes=notes, speed=speed.table(), tables=tables))
     say.end(measured, options.out, perf_counter() - began)
     if failure is not None:
         raise failure

@@ -21,7 +21,8 @@ from ramify.base.errors import ConfigError, RunError
 from ramify.base.records import to_plain, write_json
 from ramify.base.runs import open_run
 from ramify.evaluate import words
-from ramify.evaluate.report import Contents, write_report
+from ramify.evaluate.compare.comparison import compare_stages
+from ramify.evaluate.report.write import Extras, write_report
 from ramify.evaluate.run import Watcher, evaluate, load, problems_of
 from ramify.evaluate.scores import Paired
 from ramify.evaluate.stages import Stage, compare
@@ -138,7 +139,8 @@ def measure(
     found = Erasure(**{name.replace("-", "_"): Stage(_title(name), _folder(configs[name])) for name in NAMES})
     folder = _folder(configs["tuned-without"]).parent
     write_json(folder / "erasure.json", to_plain(_summary(found)))
-    write_report(folder / "report.html", Contents("Prompt erasure", found.stages, notes=(found.headline,)))
+    comparison = compare_stages(found.stages, title="Prompt erasure", each=True)
+    write_report(folder / "report.html", comparison, Extras(notes=(found.headline,)))
     return found
 
 

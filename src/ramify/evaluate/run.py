@@ -9,8 +9,8 @@ An evaluation is a run folder of its own:
     samples.jsonl   what the model said
     options.jsonl   how probable each option was (evaluate.scoring=options)
     verdicts.jsonl  what the grader found
-    scores.json     the rates with their intervals, and agreement on ratings (task grading); written last, so a folder
-                    with it is complete
+    scores.json     the rates with their intervals, agreement on ratings (task grading), how often each rule holds (task
+                    chat); written last, so a folder with it is complete
 
 Samples and verdicts are written as they finish; see `evaluate.folder` for how a stopped evaluation goes on.
 """
@@ -32,6 +32,7 @@ from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.folder import check_folder, digest, drawing, open_draft, publish, seconds_of
 from ramify.evaluate.options import FILE, OptionScorer, OptionScores, check_options, check_settings, sort_scores
 from ramify.evaluate.ratings import Ratings, ratings
+from ramify.evaluate.rule_rates import RuleRate, rule_rates
 from ramify.evaluate.scores import Scores, score
 from ramify.model.load import LoadedModel
 from ramify.prompts.renderer import Renderer
@@ -40,9 +41,10 @@ from ramify.sample.engines import free_of_cost, nothing_to_close, open_engine
 from ramify.sample.engines import load as load
 from ramify.sample.prompting import Asker, prompt_of
 from ramify.sample.sampler import PromptTokens, Sampler
+from ramify.tasks.chat.task import Chat
 from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.grading import Grading
-from ramify.tasks.task import Task, load_problems, load_task
+from ramify.tasks.task import OpenTask, Task, load_problems, load_task
 
 Watcher = Callable[[Sample], None]
 
@@ -55,6 +57,7 @@ class Evaluation:
         samples, verdicts: in the order of `problems`, all samples of a problem together.
         seconds: time spent sampling.
         ratings: agreement with the assistant (task grading), or None.
+        rules: how often each rule holds (task chat).
         folder: the run folder it was written to, or None.
         usage: what an endpoint was asked for it, in all calls; nothing with other engines.
     """
@@ -67,6 +70,7 @@ class Evaluation:
     ratings: Ratings | None = None
     folder: Path | None = None
     usage: Usage = field(default_factory=Usage)
+    rules: Mapping[str, RuleRate] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -126,7 +130,7 @@ class Evaluator:
             DataError: there are no problems, an id occurs twice, or one has no answer to grade against.
             LengthError: a prompt leaves no room for the new tokens; raised before the first one.
         """
-        _check_problems(problems)
+        _check_problems(problems, self.task)
         collection = Collection(None) if kept is None else kept
         missing = collection.missing(problems, range(settings.n))
         asked = {problem.id: problem for problem in problems}
@@ -149,8 +153,9 @@ class Evaluator:
         seconds = perf_counter() - started
         samples, verdicts = zip(*((each.sample, each.verdict) for each in collection.ordered(problems)), strict=True)
         found = ratings(problems, verdicts) if isinstance(self.task, Grading) else None
+        rules = rule_rates(problems, samples, self.task) if isinstance(self.task, Chat) else {}
         scores = score(samples, verdicts)
-        return Evaluation(scores, tuple(problems), samples, verdicts, seconds, found, usage=self.usage())
+        return Evaluation(scores, tuple(problems), samples, verdicts, seconds, found, usage=self.usage(), rules=rules)
 
 
 def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator:
@@ -167,6 +172,8 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator
         hashes["weights"] = weights_digest(opened.loaded)
     if Path(config.task.name).is_file():
         hashes["task file"] = sha256_file(Path(config.task.name))
+    if config.task.rules is not None:
+        hashes["rules file"] = sha256_file(config.task.rules)
     scorer = None
     if config.evaluate.scoring == "options" and opened.loaded is not None and isinstance(opened.asker, Renderer):
         scorer = OptionScorer(opened.loaded, opened.asker, config.train.micro_tokens)
@@ -216,7 +223,7 @@ def evaluate(
         KeyboardInterrupt: the user stopped it; what was drawn is kept.
     """
     chosen = problems_of(config) if problems is None else problems
-    _check_problems(chosen)
+    _check_problems(chosen, load_task(config.task))
     if config.evaluate.scoring == "options":
         for problem in chosen:
             check_options(problem)
@@ -249,18 +256,22 @@ def _written(
         kept.sort(chosen)
         sort_scores(run.folder, chosen)
     found = replace(found, seconds=seconds_of(run), folder=folder, usage=usage_from(run.record))
-    agreement = {} if found.ratings is None else {"ratings": to_plain(found.ratings)}
-    write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds, **agreement})
+    more = {"ratings": found.ratings, "rules": found.rules}
+    more = {name: to_plain(each) for name, each in more.items() if each}
+    write_json(run.folder / "scores.json", {**to_plain(found.scores), "seconds": found.seconds, **more})
     run.update(status="finished")
     publish(run, folder)
     return found
 
 
-def _check_problems(problems: Sequence[Problem]) -> None:
+def _check_problems(problems: Sequence[Problem], task: Task) -> None:
     if not problems:
         raise DataError("there are no problems to evaluate on")
     if len({problem.id for problem in problems}) != len(problems):
         raise DataError("a problem id occurs twice")
+    if isinstance(task, OpenTask):
+        task.check(problems)
+        return
     missing = [problem for problem in problems if problem.answer is None]
     if missing:
         where = missing[0].source or missing[0].id

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import fmean
 
-import numpy as np
-
 from ramify.base.errors import DataError
-from ramify.base.rng import key
 from ramify.base.types import Reason, Sample, Stop, Verdict
-from ramify.evaluate.intervals import pass_at_k, sign_test, tango, wilson
+from ramify.evaluate.statistics.intervals import pass_at_k, sign_test, tango, wilson
+from ramify.evaluate.statistics.resampling import bootstrap, sign_flip
+from ramify.evaluate.statistics.spread import Spread
 
-_ANSWERED = frozenset({Reason.CORRECT, Reason.WRONG})
-_RESAMPLES = 10_000
+ANSWERED = frozenset({Reason.CORRECT, Reason.WRONG})
+"""What a grader finds where there is an answer that it can read, right or wrong."""
+Shares = Mapping[str, Fraction]
+"""Problem -> share of its graded samples of which something holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,11 @@ class Paired:
         difference: mean of b's correctness minus a's; low and high: its 95 % interval.
         fixed: problems on which b does better; broken: on which it does worse.
         both_right, both_wrong: problems on which they do equally well, by that share being at least half or not.
-        p: two-sided exact p of fixed against broken (McNemar's test with one sample a problem, else a sign test).
+        p: two-sided: McNemar's exact test with one sample a problem, else a permutation test (see `sign_flip`), and
+            with several training seeds the larger one of it and that over problems and seeds.
         left_out: problems of either side without a graded partner.
+        square: mean of the squared differences; with one sample a problem the share of problems that disagree.
+        spread: how uncertain the difference is over problems and training seeds; None with one seed each.
     """
 
     difference: float
@@ -82,6 +87,8 @@ class Paired:
     p: float
     n: int
     left_out: int
+    square: float = 0.0
+    spread: Spread | None = None
 
     @property
     def shown(self) -> bool:
@@ -95,56 +102,104 @@ def score(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> Scores:
     Raises:
         DataError: a verdict or a sample has no partner.
     """
-    graded = _graded(samples, verdicts)
+    both = graded(samples, verdicts)
     groups: dict[str, list[tuple[Sample, Verdict]]] = defaultdict(list)
-    for sample, verdict in graded:
+    for sample, verdict in both:
         groups[sample.problem_id].append((sample, verdict))
     votes = {name: [verdict for _, verdict in group] for name, group in groups.items()}
     ks = _ks(max((len(group) for group in groups.values()), default=0))
     return Scores(
         n=len(groups),
-        samples=len(graded),
-        errors=len(verdicts) - len(graded),
+        samples=len(both),
+        errors=len(verdicts) - len(both),
         accuracy=rate_of([[v.reason is Reason.CORRECT for _, v in group] for group in groups.values()]),
-        answer_rate=rate_of([[v.reason in _ANSWERED for _, v in group] for group in groups.values()]),
+        answer_rate=rate_of([[v.reason in ANSWERED for _, v in group] for group in groups.values()]),
         stop_rate=rate_of([[s.stop is not Stop.LENGTH for s, _ in group] for group in groups.values()]),
         truncated=rate_of([[v.reason is Reason.TRUNCATED for _, v in group] for group in groups.values()]),
         pass_at_k={k: _pass(votes.values(), k) for k in ks},
         maj_at_k={k: _majority(votes.values(), k) for k in ks},
-        tokens=fmean(len(s.token_ids) for s, _ in graded) if graded else 0.0,
+        tokens=fmean(len(s.token_ids) for s, _ in both) if both else 0.0,
     )
 
 
 def paired(a: Iterable[Verdict], b: Iterable[Verdict]) -> Paired:
-    """Compare two evaluations problem by problem: `b` minus `a`.
+    """Compare two evaluations problem by problem: correctness of `b` minus that of `a`, see `paired_shares`."""
+    return paired_shares(correctness(a), correctness(b))
 
-    The interval is Tango's score interval when every problem is right or wrong (one sample each), else a
-    percentile bootstrap over problems (Efron 1979) that is keyed, so equal verdicts give equal intervals.
+
+def paired_shares(before: Shares, after: Shares) -> Paired:
+    """Compare shares problem by problem: `after` minus `before`, on the problems that both have.
+
+    The interval is Tango's score interval when every share is 0 or 1 (one sample each), else a bootstrap over
+    problems (`resampling.bootstrap`), whose draws are keyed: equal shares give equal intervals.
     """
-    left, right = _correctness(a), _correctness(b)
-    names = [name for name in left if name in right]
-    before, after = [left[name] for name in names], [right[name] for name in names]
-    differences = [y - x for x, y in zip(before, after, strict=True)]
+    pairs = [(before[name], after[name]) for name in before if name in after]
+    left_out = len(before) + len(after) - 2 * len(pairs)
+    differences = [y - x for x, y in pairs]
     fixed, broken = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    equal = [x for x, d in zip(before, differences, strict=True) if d == 0]
-    binary = all(x in (0.0, 1.0) for x in before + after)
-    low, high = tango(fixed, broken, len(names)) if binary else _bootstrap(differences)
+    both_right = sum(x == y and 2 * x >= 1 for x, y in pairs)
+    both_wrong = len(pairs) - fixed - broken - both_right
+    if all(_is_all_or_nothing(x) and _is_all_or_nothing(y) for x, y in pairs):
+        return paired_counts(fixed, broken, both_right, both_wrong, left_out=left_out)
+    low, high = bootstrap([float(d) for d in differences])
     return Paired(
-        difference=fmean(differences) if differences else 0.0,
+        difference=float(sum(differences) / len(pairs)),
         low=low,
         high=high,
         fixed=fixed,
         broken=broken,
-        both_right=sum(x >= 0.5 for x in equal),
-        both_wrong=sum(x < 0.5 for x in equal),
-        p=sign_test(fixed, broken),
-        n=len(names),
-        left_out=len(left) + len(right) - 2 * len(names),
+        both_right=both_right,
+        both_wrong=both_wrong,
+        p=sign_flip(differences),
+        n=len(pairs),
+        left_out=left_out,
+        square=fmean(float(d) ** 2 for d in differences),
     )
 
 
-def _graded(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[tuple[Sample, Verdict]]:
-    """Each sample with its verdict, grader failures left out."""
+def paired_counts(fixed: int, broken: int, both_right: int, both_wrong: int, *, left_out: int = 0) -> Paired:
+    """The same for a table of counts: every problem is right or wrong before and after."""
+    n = fixed + broken + both_right + both_wrong
+    low, high = tango(fixed, broken, n)
+    return Paired(
+        difference=(fixed - broken) / n if n else 0.0,
+        low=low,
+        high=high,
+        fixed=fixed,
+        broken=broken,
+        both_right=both_right,
+        both_wrong=both_wrong,
+        p=sign_test(fixed, broken),
+        n=n,
+        left_out=left_out,
+        square=(fixed + broken) / n if n else 0.0,
+    )
+
+
+def _is_all_or_nothing(share: Fraction) -> bool:
+    return share.denominator == 1 and share.numerator in (0, 1)
+
+
+def correctness(verdicts: Iterable[Verdict]) -> dict[str, Fraction]:
+    """Problem -> share of its graded samples that are correct."""
+    return share_of((v.problem_id, v.reason is Reason.CORRECT) for v in verdicts if v.reason is not Reason.ERROR)
+
+
+def share_of(found: Iterable[tuple[str, bool]]) -> dict[str, Fraction]:
+    """Problem -> share of what was found of it that holds."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, holds in found:
+        counts[name][0] += holds
+        counts[name][1] += 1
+    return {name: Fraction(held, total) for name, (held, total) in counts.items()}
+
+
+def graded(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[tuple[Sample, Verdict]]:
+    """Each sample with its verdict, grader failures left out.
+
+    Raises:
+        DataError: a verdict or a sample has no partner.
+    """
     found = {(verdict.problem_id, verdict.sample_index): verdict for verdict in verdicts}
     if len(found) != len(verdicts) or len(samples) != len(verdicts):
         raise DataError(f"{len(samples)} samples but {len(found)} distinct verdicts in {len(verdicts)}")
@@ -207,23 +262,3 @@ def _vote(verdicts: Sequence[Verdict]) -> float:
     most = max((len(votes) for votes in ballots.values()), default=0)
     winners = [fmean(votes) for votes in ballots.values() if len(votes) == most]
     return fmean(winners) if winners else 0.0
-
-
-def _correctness(verdicts: Iterable[Verdict]) -> dict[str, float]:
-    """Problem -> share of its graded samples that are correct."""
-    groups: dict[str, list[bool]] = defaultdict(list)
-    for verdict in verdicts:
-        if verdict.reason is not Reason.ERROR:
-            groups[verdict.problem_id].append(verdict.reason is Reason.CORRECT)
-    return {name: fmean(group) for name, group in groups.items()}
-
-
-def _bootstrap(differences: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of the mean over resampled problems."""
-    values = np.asarray(differences, dtype=np.float64)
-    draws = np.random.default_rng(key("paired bootstrap", len(values)))
-    means = np.empty(_RESAMPLES)
-    for i in range(_RESAMPLES):
-        means[i] = values[draws.integers(0, len(values), len(values))].mean()
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ramify.evaluate.scores import Paired, Rate
+from ramify.evaluate.statistics.findings import LEVEL, Finding
 
 
 def headline(before: str, after: str, found: Paired) -> str:
@@ -16,6 +17,42 @@ def headline(before: str, after: str, found: Paired) -> str:
     if found.difference < 0:
         interval = f"95 % interval {_points(-found.high)} to {_points(-found.low)}, n = {found.n}"
     return f"{after} answers {gained} points {more} questions correctly than {before} ({interval})."
+
+
+def verdict(found: Finding) -> str:
+    """What a finding shows, with its certainty: `better: +18.0 points, 95 % interval +12.0 to +24.0, n = 500`.
+
+    Where nothing is shown it says what it would take: more problems, or more training seeds.
+    """
+    pair = found.paired
+    if found.shown:
+        return f"{found.outcome.value}: {_signed(pair.difference)} points, {_interval(pair)}, n = {pair.n:,}"
+    said = f"no difference can be shown with n = {pair.n:,}"
+    figures = f"({_signed(pair.difference)} points, {_interval(pair)})"
+    return f"{said}: {_missing(found)} {figures}" if pair.n else "no problem was graded on both sides"
+
+
+def _missing(found: Finding) -> str:
+    """What it would take to show a difference of this size."""
+    if found.paired.difference == 0:
+        return "as many became right as became wrong"
+    if found.needed is None:
+        return "more training seeds would be needed, more problems alone would not do"
+    if found.needed > found.paired.n:
+        return f"about {_round(found.needed):,} would be needed"
+    if found.tests > 1 and found.paired.shown and found.paired.p <= LEVEL:
+        return f"it does not outlast the correction for {found.tests} tests"
+    return "the interval just reaches 0" if not found.paired.shown else "the exact p is just above 0.05"
+
+
+def _round(count: int) -> int:
+    """Two digits are all that is known of it."""
+    step = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // step) * step
+
+
+def _interval(pair: Paired) -> str:
+    return f"95 % interval {_signed(pair.low)} to {_signed(pair.high)}"
 
 
 def finding(found: Paired) -> str:

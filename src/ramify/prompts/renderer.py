@@ -175,12 +175,18 @@ class Renderer:
     def alone(self, ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The first token of a plain text, and all others, ended, from the ids of the text.
 
+        eos may stand within it: texts that are written one behind the other are parted by it.
+
         Raises:
-            DataError: it is a single token, or holds eos before its end.
+            DataError: it is a single token.
         """
         whole = tuple(ids) if tuple(ids[:1]) == self._start else (*self._start, *ids)
         eos = self.tokenizer.eos_token_id
-        return whole[:1], self._ended(whole[1:], self.stop_id if eos is None else int(eos))
+        stop = self.stop_id if eos is None else int(eos)
+        rest = whole[1:-1] if whole[-1:] == (stop,) else whole[1:]
+        if not rest:
+            raise DataError("nothing to train: the text is a single token")
+        return whole[:1], (*rest, stop)
 
     def named(self, error: DataError, example: Example) -> DataError:
         """The error with the example's source in front."""

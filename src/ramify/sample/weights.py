@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ramify.model.load import LoadedModel
 from ramify.model.rates import product_dtype
+
+if TYPE_CHECKING:
+    from ramify.model.load import LoadedModel
 
 _log = logging.getLogger("ramify")
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ramify.base import config
 from ramify.base.errors import DataError, TaskError, unknown
@@ -29,7 +29,7 @@ from ramify.data.source import Source
 from ramify.data.sources import read_problems
 
 Split = Literal["train", "valid"]
-TASKS = ("unit_conversion", "math", "grading")
+TASKS = ("unit_conversion", "math", "grading", "chat")
 
 
 class Task(Protocol):
@@ -63,6 +63,19 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class OpenTask(Protocol):
+    """A task that needs no gold answer, because it says itself which problems it can grade."""
+
+    def check(self, problems: Sequence[Problem]) -> None:
+        """Refuse problems that cannot be graded, among them those whose reference answer the task does not accept.
+
+        Raises:
+            TaskError, DataError: there is one; names where it came from.
+        """
+        ...
+
+
 def load_task(settings: config.Task) -> Task:
     """A task by name, or from a user's Python file that defines `task`.
 
@@ -81,6 +94,10 @@ def load_task(settings: config.Task) -> Task:
         from ramify.tasks.grading import Grading
 
         return Grading.from_settings(settings)
+    if settings.name == "chat":
+        from ramify.tasks.chat.task import Chat
+
+        return Chat.from_settings(settings)
     if not settings.name.endswith(".py"):
         raise TaskError(unknown("task", settings.name, TASKS), hint="a task of your own is a .py file defining `task`")
     from ramify.tasks.user import load_task_file
@@ -93,6 +110,7 @@ def load_problems(path: Source | Path | str, task: Task) -> list[Problem]:
 
     Raises:
         DataError: the file cannot be used, or a gold answer is missing or refused by the grader.
+        TaskError: the task cannot grade one of them.
     """
     problems = read_problems(path)
     check_golds(problems, task)
@@ -104,7 +122,11 @@ def check_golds(problems: Sequence[Problem], task: Task) -> None:
 
     Raises:
         DataError: one is not correct; names the first and how many.
+        TaskError: a task of open answers cannot grade one of them.
     """
+    if isinstance(task, OpenTask):
+        task.check(problems)
+        return
     refused = [problem for problem in problems if not _accepts_gold(task, problem)]
     if refused:
         first, more = refused[0], f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""

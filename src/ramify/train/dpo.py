@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ from ramify.train.material import Material, RunData
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
 from ramify.train.prepare import Prepared, fingerprint, prepare
-from ramify.train.reference import References, compute_references, read_references, write_references
+from ramify.train.reference import FILE, Key, References, compute_references, read_references, write_references
 from ramify.train.schedule import Schedule
+from ramify.train.shared import alone, link, place_of
 from ramify.train.staged import Goal, Method, Staged, read_and_train
 from ramify.train.watch import PreferenceWatch
 from ramify.train.zero import check_rounding, check_zero_margin
@@ -102,36 +104,51 @@ def _references(staged: Staged[PairSet], run: Run, progress: Progress) -> Refere
     """Those that the run folder keeps, or else computed; zeros for a loss that uses none."""
     if staged.config.dpo.loss in REFERENCE_FREE:
         return References(Reference.none(len(staged.data.train)), None)
-    key, found = staged.ranks.from_main(lambda: _kept(staged, run))
-    if found is not None:
+    key = staged.ranks.from_main(lambda: _key(staged, run))
+    place = _shared_place(staged, key)
+    with alone(place):
+        found = staged.ranks.from_main(lambda: _kept(run, key, place))
+        if found is not None:
+            return found
+        with _reference_network(staged, run) as network:
+            train, valid, tokens = staged.data.train, staged.data.valid, staged.config.train.micro_tokens
+            found = compute_references(network, train, valid, tokens, progress, staged.ranks)
+        if staged.ranks.is_main:
+            write_references(run.folder, key, found)
+            run.update(reference={**run.record["reference"], **found.facts})
+        if place is not None:
+            link(run.folder / FILE, place)
         return found
-    with _reference_network(staged, run) as network:
-        train, valid, tokens = staged.data.train, staged.data.valid, staged.config.train.micro_tokens
-        found = compute_references(network, train, valid, tokens, progress, staged.ranks)
-    if staged.ranks.is_main:
-        write_references(run.folder, key, found)
-        run.update(reference={**run.record["reference"], **found.facts})
+
+
+def _shared_place(staged: Staged[PairSet], key: Key) -> Path | None:
+    """Where runs that share a folder keep this reference; the main process alone reads and writes it."""
+    config = staged.config
+    named = {"model": config.model, "adapter": config.adapter, "revision": config.revision}
+    return place_of("reference", {**key, **named}) if staged.ranks.is_main else None
+
+
+def _kept(run: Run, key: Key, place: Path | None) -> References | None:
+    """What the run folder keeps under the key, or another run has left."""
+    found = read_references(run.folder, key)
+    if found is None and place is not None and link(place, run.folder / FILE):
+        found = read_references(run.folder, key)
     return found
 
 
-def _kept(staged: Staged[PairSet], run: Run) -> tuple[dict[str, Any], References | None]:
-    """The key of the reference, recorded when the run begins, and what the run folder keeps under it."""
+def _key(staged: Staged[PairSet], run: Run) -> dict[str, Any]:
+    """What the reference's log-probabilities depend on; what they start from is recorded when the run begins."""
+    loaded = staged.prepared.loaded
     if staged.checkpoint is None:
         weights = "without adapter" if _base_will_do(staged) else "start"
         run.update(
-            hashes={**run.record["hashes"], "start": fingerprint(staged.prepared.loaded.network, trained=True)},
+            hashes={**run.record["hashes"], "start": fingerprint(loaded.network, trained=True)},
             reference={**run.record.get("reference", {}), "weights": weights},
         )
-    key = _key(staged, run)
-    return key, read_references(run.folder, key)
-
-
-def _key(staged: Staged[PairSet], run: Run) -> dict[str, Any]:
-    """What the reference's log-probabilities depend on."""
-    loaded = staged.prepared.loaded
+    is_base = run.record["reference"]["weights"] == "without adapter"
     return {
-        "weights": run.record["hashes"]["start"],
-        "without_adapter": run.record["reference"]["weights"] == "without adapter",
+        "weights": run.record["hashes"]["model" if is_base else "start"],  # an adapter that is not used decides nothing
+        "without_adapter": is_base,
         **staged.data.hashes,
         "micro_tokens": staged.config.train.micro_tokens,
         "dtype": str(loaded.dtype).removeprefix("torch."),

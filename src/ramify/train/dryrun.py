@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,14 +18,38 @@ from ramify.train.checks import (
     renderer_for,
 )
 from ramify.train.folder import Opening, check_free, run_folder
-from ramify.train.material import Material, Rendered, RunData
-from ramify.train.pairs import read_preferences, render_pairs
-from ramify.train.render import render_all
+from ramify.train.material import Material, RunData
+from ramify.train.objective import Objective, Supervised
+from ramify.train.pairs import PairSet, read_preferences, render_pairs
+from ramify.train.preference import Preference, Reference
+from ramify.train.render import TrainingSet, render_all
 from ramify.train.rows import has_validation, read_training_problems, read_turns
 from ramify.train.schedule import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a training will go through.
+
+    Attributes:
+        schedule: its line of steps.
+        train: the rows and the loss on them; a preference's reference is left at zeros, which moves no count.
+        valid: the same of validation, or None.
+    """
+
+    schedule: Schedule
+    train: Objective
+    valid: Objective | None
+
+    @classmethod
+    def of(cls, config: RunConfig, data: RunData[Any]) -> Course:
+        """Of rendered rows or pairs."""
+        train = _objective(config, data.train)
+        valid = None if data.valid is None else _objective(config, data.valid)
+        return cls(Schedule.of(train.groups, config.train, config.seed), train, valid)
+
+
+@dataclass(frozen=True, eq=False)
 class DryRun:
     """The size of a run.
 
@@ -35,6 +60,10 @@ class DryRun:
         steps: optimizer steps (sft, dpo; 0 for rft, where they depend on what is selected).
         samples: completions that will be drawn (rft).
         notes: what the user should know before the first step.
+        trained: sum of the weights of trained tokens in one pass (dpo: completion tokens of both sides; 0 for rft).
+        too_long: sequences (dpo: pairs) left out because they were longer than allowed.
+        valid_rows: rows of validation.
+        course: the steps, rows and losses (None for rft, whose rows are drawn first).
     """
 
     rows: int
@@ -43,6 +72,10 @@ class DryRun:
     steps: int
     samples: int
     notes: tuple[str, ...]
+    trained: float = 0.0
+    too_long: int = 0
+    valid_rows: int = 0
+    course: Course | None = None
 
 
 def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> DryRun:
@@ -79,15 +112,26 @@ def _preferences(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: i
     return _training(config, render_pairs(config, renderer_for(tokenizer, config.prompt), limit, pairs, valid))
 
 
-def _training(config: RunConfig, data: RunData[Rendered]) -> DryRun:
+def _training(config: RunConfig, data: RunData[Any]) -> DryRun:
+    course = Course.of(config, data)
     return DryRun(
         rows=len(data.train),
         tokens=data.train.tokens,
         longest=data.train.longest,
-        steps=Schedule.of(data.train.groups, config.train, config.seed).total,
+        steps=course.schedule.total,
         samples=0,
         notes=tuple(data.notes(config)),
+        trained=data.train.trained,
+        too_long=data.train.too_long,
+        valid_rows=0 if data.valid is None else len(data.valid),
+        course=course,
     )
+
+
+def _objective(config: RunConfig, rows: TrainingSet | PairSet) -> Objective:
+    if isinstance(rows, PairSet):
+        return Preference(rows, Reference.none(len(rows)), config.dpo)
+    return Supervised(rows.sequences, rows.groups)
 
 
 def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
@@ -97,4 +141,5 @@ def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int)
     lengths = check_sampling(config, renderer, problems, limit)
     check_training(config, renderer_for(tokenizer, config.prompt), problems, valid, limit)
     samples = len(problems) * config.sample.n * config.select.rounds
-    return DryRun(len(problems), sum(lengths), max(lengths) + config.sample.max_new_tokens, 0, samples, ())
+    longest = max(lengths) + config.sample.max_new_tokens
+    return DryRun(len(problems), sum(lengths), longest, 0, samples, (), valid_rows=len(valid))

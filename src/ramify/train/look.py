@@ -6,10 +6,10 @@ rows.html    the longest, the shortest, some at random and some of several turns
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ramify.base.records import write_text
 from ramify.base.rng import key
@@ -42,8 +42,14 @@ class Pick(NamedTuple):
 class Look:
     """The few rows of each kind among all that were offered. A row's chance depends on its number alone."""
 
-    def __init__(self) -> None:
-        self._ranked: dict[Kind, list[tuple[int, Pick]]] = {kind: [] for kind in Kind}
+    def __init__(self, ranked: Mapping[str, Sequence[tuple[int, Sequence[Any]]]] | None = None) -> None:
+        kept = ranked or {}
+        self._ranked = {kind: [(rank, Pick(*pick)) for rank, pick in kept.get(kind.value, ())] for kind in Kind}
+
+    @property
+    def ranked(self) -> dict[str, list[tuple[int, Pick]]]:
+        """What was kept so far, by kind; `Look(ranked)` goes on from it, from its JSON form too."""
+        return {kind.value: list(ranked) for kind, ranked in self._ranked.items()}
 
     def offer(self, pick: Pick, tokens: int, turns: int) -> None:
         """One more row, in order.

@@ -95,7 +95,7 @@ class Schedule:
                 f"the learning rate never reaches {self.peak:g}"
             )
         if self.warmup * 2 > self.total:
-            return f"warm-up takes {self.warmup} of the run's {self.total} steps"
+            return f"{self.warmup} of {self.total} steps are warm-up: the learning rate hardly reaches {self.peak:g}"
         if self.total < _FEW_STEPS:
             return f"the run has only {self.total} steps; more epochs or a smaller batch_size give more"
         return None

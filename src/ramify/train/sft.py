@@ -23,6 +23,7 @@ from ramify.train.objective import Supervised
 from ramify.train.prepare import Prepared
 from ramify.train.render import TrainingSet, render_all
 from ramify.train.rows import Turns, read_turns
+from ramify.train.shared_rows import shared_rows
 from ramify.train.staged import Goal, Method, Staged, read_and_train
 
 
@@ -54,7 +55,8 @@ def run(
 
 
 def _render(config: RunConfig, prepared: Prepared, material: Material[Turns]) -> RunData[TrainingSet]:
-    return render_all(config, prepared.renderer, prepared.loaded.max_length, material)
+    renderer, limit = prepared.renderer, prepared.loaded.max_length
+    return shared_rows(config, renderer, limit, material, lambda: render_all(config, renderer, limit, material))
 
 
 def _goal(staged: Staged[TrainingSet], run: Run, progress: Progress) -> Goal:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ramify.base.errors import RamifyError, RunError
 from ramify.base.types import Reason, Sample, Verdict
-from ramify.evaluate import page as html
 from ramify.evaluate import words
-from ramify.evaluate.charts import Curve, line_chart
-from ramify.evaluate.report import Contents, render
-from ramify.evaluate.stages import Stage, named_stages
+from ramify.evaluate.compare.comparison import compare_runs
+from ramify.evaluate.report import page as html
+from ramify.evaluate.report.charts import Curve, line_chart
+from ramify.evaluate.report.write import render
+from ramify.evaluate.stages import Stage
 from ramify.export.card import parity_head, parity_lines, parity_rows
 from ramify.serve.page.run_folder import curve, evaluations, exports, record_of
 
@@ -37,10 +38,10 @@ def evaluation_view(folder: Path) -> str:
 
     Sentences where there are none.
     """
-    found = evaluations(folder)
-    if not found:
-        return _run(html.paragraph("This run was not evaluated.", "quiet"), _exports(folder))
     try:
+        found = evaluations(folder)
+        if not found:
+            return _run(html.paragraph("This run was not evaluated.", "quiet"), _exports(folder))
         scores, answers = _scores(found), _samples(found[0])
     except (RamifyError, KeyError, TypeError, ValueError) as error:
         return _run(html.paragraph(f"The evaluation cannot be read: {error}", "quiet"), _exports(folder))
@@ -65,7 +66,7 @@ def made_report(before: Path, after: Path) -> str:
     Raises:
         RamifyError: one was not evaluated, or they were asked different questions.
     """
-    return framed(render(Contents("Before and after", named_stages([before, after]))))
+    return framed(render(compare_runs([before, after], title="Before and after", each=True)))
 
 
 def framed(document: str) -> str:

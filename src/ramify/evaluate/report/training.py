@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from ramify.evaluate import page
-from ramify.evaluate.charts import Curve, line_chart
+from ramify.evaluate.compare.arms import Arm
+from ramify.evaluate.report import page
+from ramify.evaluate.report.charts import Curve, line_chart
+from ramify.evaluate.report.visible import isolated
 from ramify.evaluate.stages import Stage
 
 _COSTS = {
@@ -18,11 +19,13 @@ _COSTS = {
     "saved_tokens": "tokens saved",
 }
 """Entries of a training run's run.json, and what they are called."""
+_CURVES = {"loss": "loss", "accuracy": "pairs in the right order"}
+"""Entries of metrics, and what their chart is called."""
 
 
-def training_section(stages: Sequence[Stage]) -> str:
-    """Loss curves of each stage that was trained, and what its training cost; nothing when none was."""
-    return page.section("Training", _curves(stages), _costs(stages))
+def training_section(arms: Sequence[Arm]) -> str:
+    """Curves of each arm that was trained, its seeds in one chart, and what training cost; nothing when none was."""
+    return page.section("Training", _curves(arms), _costs([stage for arm in arms for stage in arm.stages]))
 
 
 def yield_section(stages: Sequence[Stage]) -> str:
@@ -48,14 +51,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _curves(stages: Sequence[Stage]) -> str:
+def _curves(arms: Sequence[Arm]) -> str:
     charts = []
-    for stage in stages:
-        train, valid = stage.metrics("train", "loss"), stage.metrics("eval", "loss")
-        if train or valid:
-            curves = [Curve("training", train, "train"), Curve("validation", valid, "valid")]
-            charts.append(line_chart(f"{stage.name}: loss", "step", curves))
+    for arm in arms:
+        for name, title in _CURVES.items():
+            curves = [curve for stage in arm.stages for curve in _of(stage, name)]
+            if curves:
+                charts.append(line_chart(f"{arm.name}: {title}", "step", curves))
     return f"<div class='grid2'>{''.join(charts)}</div>" if charts else ""
+
+
+def _of(stage: Stage, name: str) -> list[Curve]:
+    """A training and a validation curve; those without points are left out."""
+    found = [
+        Curve("training", stage.metrics("train", name), "train"),
+        Curve("validation", stage.metrics("eval", name), "valid"),
+    ]
+    return [curve for curve in found if curve.points]
 
 
 def _yield(stage: Stage) -> str:
@@ -65,7 +77,7 @@ def _yield(stage: Stage) -> str:
     names = list(dict.fromkeys(name for account in accounts for name in account))
     rows = [[name, *(account.get(name, "0") for account in accounts)] for name in names]
     columns = ["", *(f"round {number}" for number in range(1, len(rounds) + 1))]
-    return f"<h3>{escape(stage.name)}</h3>{page.table(columns, rows)}" if rows else ""
+    return f"<h3>{isolated(stage.name)}</h3>{page.table(columns, rows)}" if rows else ""
 
 
 def _account(found: Mapping[str, Any]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ramify.evaluate import page, words
+from ramify.evaluate import words
 from ramify.evaluate.ratings import Agreement, Confusion
+from ramify.evaluate.report import page
 from ramify.evaluate.stages import Stage
 
 MEASURES = (

@@ -1,0 +1,268 @@
+"""Comparisons are read from run folders: arms, seeds, findings, flips, notes, and where everything comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compare_setup import answers, write_evaluation, write_training
+
+from ramify.base.config import Prompting, RunConfig, Sampling
+from ramify.base.errors import ConfigError, DataError
+from ramify.base.records import read_jsonl, write_json, write_jsonl
+from ramify.base.runs import Run, create_run
+from ramify.evaluate.compare.comparison import Comparison, compare_runs
+from ramify.evaluate.compare.contrasts import FlipKind
+from ramify.evaluate.compare.plain import as_plain
+from ramify.evaluate.stages import stage
+from ramify.evaluate.statistics.findings import Outcome
+
+NOT_COVERED = "the variance between seeds is not covered"
+
+
+def said(comparison: Comparison) -> str:
+    """All notes."""
+    return " ".join(comparison.notes)
+
+
+def test_a_clear_gain_is_said_with_its_certainty(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(100, 500))
+    tuned = write_evaluation(tmp_path / "tuned", answers(200, 500, begin=10))
+    found = compare_runs([base, tuned])
+    assert found.title == "base and tuned compared"
+    assert found.main.overall.outcome is Outcome.BETTER
+    assert found.main.verdict == "better: +20.0 points, 95 % interval +16.2 to +24.1, n = 500"
+    assert compare_runs([tuned, base]).main.verdict.startswith("worse: −20.0 points")
+
+
+def test_too_few_problems_are_said_with_how_many_it_would_take(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(10, 25))
+    tuned = write_evaluation(tmp_path / "tuned", answers(12, 25, begin=1))
+    verdict = compare_runs([base, tuned]).main.verdict
+    assert verdict.startswith("no difference can be shown with n = 25: about ")
+    assert "would be needed (+8.0 points" in verdict
+
+
+def test_equal_answers_are_called_neither(tmp_path: Path) -> None:
+    folders = [write_evaluation(tmp_path / name, answers(10, 25)) for name in ("a", "b")]
+    found = compare_runs(folders).main
+    assert found.overall.outcome is Outcome.NOT_SHOWN and found.overall.needed is None
+    assert "as many became right as became wrong" in found.verdict
+    assert found.flips == ()
+
+
+def test_prompts_of_an_untrained_model_say_nothing_about_seeds(tmp_path: Path) -> None:
+    plain = write_evaluation(tmp_path / "plain", answers(10, 40))
+    config = RunConfig(prompt=Prompting(system="Count."), sample=Sampling(max_new_tokens=9))
+    told = write_evaluation(tmp_path / "told", answers(30, 40), config=config)
+    found = compare_runs([plain, told])
+    assert not found.main.seeds_matter and "seed" not in said(found) + found.main.verdict
+    assert {(row.scope, row.name, row.values) for row in found.settings} == {
+        ("evaluation", "prompt.system", ("", "Count.")),
+        ("evaluation", "sample.max_new_tokens", ("128", "9")),
+    }
+    assert found.trained == ((), ())
+
+
+def test_one_training_seed_is_said_not_to_cover_others(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(10, 100))
+    tuned = write_training(tmp_path / "tuned", answers(60, 100))
+    found = compare_runs([base, tuned])
+    assert NOT_COVERED in found.main.verdict and "The variance between training seeds is not covered" in said(found)
+    assert not found.main.across_seeds
+    [training] = found.trained[1]
+    assert (training.rows, training.steps, training.tokens, training.trained_tokens) == (12, 7, 900, 350.0)
+
+
+def test_the_same_training_in_two_ways_says_nothing_about_seeds(tmp_path: Path) -> None:
+    tuned = write_training(tmp_path / "tuned", answers(20, 60))
+    config = RunConfig(model=str(tuned), prompt=Prompting(system="Count."))
+    again = write_evaluation(tmp_path / "elsewhere", answers(50, 60), config=config)
+    assert stage(again).training == tuned
+    found = compare_runs([tuned, again])
+    assert not found.main.seeds_matter and "seed" not in said(found)
+
+
+def test_an_export_is_known_by_the_run_it_was_made_of(tmp_path: Path) -> None:
+    tuned = write_training(tmp_path / "tuned", answers(20, 60))
+    write_json(tmp_path / "export" / "export.json", {"source": str(tuned)})
+    config = RunConfig(engine="llamacpp", model=str(tmp_path / "export" / "tuned-Q8_0.gguf"))
+    exported = write_evaluation(tmp_path / "q8", answers(21, 60), config=config)
+    assert stage(exported).training == tuned
+    assert not compare_runs([tuned, exported]).main.seeds_matter
+
+
+def noisy(right: int, n: int, seed: int) -> list[str]:
+    """About `right` of `n` right: a few are not those that other seeds get."""
+    draws = np.random.default_rng(seed)
+    return ["r" if (i < right) != (draws.random() < 0.03) else "w" for i in range(n)]
+
+
+def test_trainings_that_differ_in_their_seed_alone_are_one_arm(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(40, 300))
+    runs = [write_training(tmp_path / f"sft-seed{s}", noisy(140, 300, s), seed=s) for s in (1, 2, 3)]
+    found = compare_runs([base, *runs])
+    assert [arm.name for arm in found.arms] == ["base", "sft (3 seeds)"]
+    assert found.arms[1].seeds == 3 and len(found.trained[1]) == 3
+    assert found.main.across_seeds and NOT_COVERED not in found.main.verdict
+    assert "sft-seed1, sft-seed2, sft-seed3 differ in their training seed alone" in said(found)
+    assert found.main.overall.outcome is Outcome.BETTER
+    means = [stage(run).scores.accuracy.value for run in runs]
+    assert found.main.overall.paired.difference == pytest.approx(np.mean(means) - 40 / 300)
+    assert found.arms[1].scores.accuracy.value == pytest.approx(np.mean(means))
+    apart = compare_runs([base, *runs], each=True)
+    assert len(apart.arms) == 4 and not any(each.across_seeds for each in apart.contrasts)
+
+
+def test_seeds_that_disagree_show_less_than_one_seed_would(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(100, 300))
+    rights = {1: 160, 2: 105, 3: 95}
+    runs = [write_training(tmp_path / f"s{seed}", answers(right, 300), seed=seed) for seed, right in rights.items()]
+    assert compare_runs([base, runs[0]]).main.overall.outcome is Outcome.BETTER
+    together = compare_runs([base, *runs]).main
+    assert together.overall.outcome is Outcome.NOT_SHOWN
+    assert "more training seeds would be needed" in together.verdict
+
+
+def test_other_settings_or_the_same_seed_twice_are_other_arms(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(40, 100))
+    one = write_training(tmp_path / "one", answers(60, 100), seed=1)
+    again = write_training(tmp_path / "again", answers(61, 100), seed=1)
+    fast = write_training(tmp_path / "fast", answers(62, 100), seed=2, lr=1e-2)
+    found = compare_runs([base, one, again, fast])
+    assert [arm.seeds for arm in found.arms] == [1, 1, 1, 1]
+    assert ("train.lr", ("", "0.001", "0.001", "0.01")) in {(row.name, row.values) for row in found.settings}
+
+
+def test_seeds_of_two_stages_are_seen_through_their_parents(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(40, 100))
+    seconds = []
+    for seed in (1, 2):
+        first = write_training(tmp_path / f"first{seed}", answers(50, 100), seed=seed)
+        config = RunConfig(seed=seed, adapter=str(first))
+        second = create_run(tmp_path / f"second{seed}", config, parents=(str(first),)).folder
+        write_evaluation(second / "eval", answers(60 + seed, 100), config=RunConfig(model=str(second), seed=seed))
+        seconds.append(second)
+    found = compare_runs([base, *seconds])
+    assert [arm.seeds for arm in found.arms] == [1, 2]
+    assert [parent.folder for parent in found.trained[1][0].parents] == [tmp_path / "first1"]
+
+
+def test_lineage_ends_where_a_run_is_gone_or_stands_on_itself(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(4, 10))
+    tuned = write_training(tmp_path / "tuned", answers(6, 10))
+    Run(tuned).update(parents=[str(tuned), str(tmp_path / "gone")])
+    [training] = compare_runs([base, tuned]).trained[1]
+    assert training.parents == () and training.gone == (str(tmp_path / "gone"),)
+
+
+def test_categories_are_a_family_of_their_own(tmp_path: Path) -> None:
+    before = answers(30, 120)
+    after = ["r" if i % 3 == 0 or letter == "r" else "w" for i, letter in enumerate(before)]
+    a = write_evaluation(tmp_path / "a", before, categories=3)
+    b = write_evaluation(tmp_path / "b", after, categories=3)
+    found = compare_runs([a, b])
+    assert list(found.main.categories) == ["kind 0", "kind 1", "kind 2"]
+    outcomes = [each.outcome for each in found.main.categories.values()]
+    assert outcomes == [Outcome.BETTER, Outcome.NOT_SHOWN, Outcome.NOT_SHOWN]
+    assert {each.tests for each in found.main.categories.values()} == {3}
+    assert sum(each.paired.n for each in found.main.categories.values()) == 120
+    assert "corrected over the categories" in said(found)
+
+
+def test_one_category_is_none(tmp_path: Path) -> None:
+    folders = [write_evaluation(tmp_path / name, answers(10, 20), categories=1) for name in ("a", "b")]
+    assert compare_runs(folders).main.categories == {}
+
+
+def test_several_contrasts_are_corrected_together(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(100, 300))
+    near = write_evaluation(tmp_path / "near", answers(108, 300, begin=2))
+    far = write_evaluation(tmp_path / "far", answers(180, 300))
+    alone, three = compare_runs([base, near]), compare_runs([base, near, far])
+    assert alone.main.overall.outcome is Outcome.NOT_SHOWN or alone.main.overall.tests == 1
+    assert [each.overall.tests for each in three.contrasts] == [3, 3, 3]
+    first = three.contrasts[0].overall
+    assert first.p_adjusted >= first.paired.p
+    assert "3 comparisons are made" in said(three)
+    assert three.main.before.name == "base" and three.main.after.name == "far"
+
+
+def test_format_failures_are_apart_from_wrong_answers(tmp_path: Path) -> None:
+    silent = write_evaluation(tmp_path / "silent", answers(40, 100, other="n"))
+    wrong = write_evaluation(tmp_path / "wrong", answers(40, 100, other="w"))
+    found = compare_runs([silent, wrong]).main
+    assert found.overall.paired.difference == 0
+    assert found.answered.outcome is Outcome.BETTER and found.answered.paired.fixed == 60
+    before, after = found.right_when_answered
+    assert (before.value, after.value) == (1.0, 0.4)
+
+
+def test_stops_and_lengths_are_compared(tmp_path: Path) -> None:
+    cut = write_evaluation(tmp_path / "cut", answers(40, 100, other="t"), tokens=9)
+    short = write_evaluation(tmp_path / "short", answers(40, 100), tokens=3)
+    found = compare_runs([cut, short]).main
+    assert found.ended.outcome is Outcome.BETTER and found.ended.paired.fixed == 60
+    assert (found.length.before, found.length.after) == (9.0, 3.0)
+    assert (found.length.paired.difference, found.length.paired.low, found.length.paired.high) == (-6.0, -6.0, -6.0)
+    assert found.length.paired.p < 1e-9
+
+
+def test_flips_hold_both_answers(tmp_path: Path) -> None:
+    a = write_evaluation(tmp_path / "a", ["r", "r", "w", "w", "e"])
+    b = write_evaluation(tmp_path / "b", ["r", "w", "r", "n", "r"])
+    found = compare_runs([a, b]).main
+    assert [(flip.problem.id, flip.kind) for flip in found.flips] == [
+        ("p1", FlipKind.BROKEN),
+        ("p2", FlipKind.FIXED),
+    ]
+    assert (found.fixed[0].before.text, found.fixed[0].after.text) == ("not 2.0", "2.0")
+    assert found.broken[0].after_verdict.reason.value == "wrong"
+    assert found.overall.paired.left_out == 1
+
+
+def test_right_at_least_once_in_k(tmp_path: Path) -> None:
+    a = write_evaluation(tmp_path / "a", ["rwww", "wwww", "rrww", "wwww"] * 15)
+    b = write_evaluation(tmp_path / "b", ["rrrw", "rwww", "rrrr", "wwww"] * 15)
+    found = compare_runs([a, b]).main
+    assert list(found.pass_at_k) == [2, 4]
+    four = found.pass_at_k[4]
+    assert (four.before, four.after) == (0.5, 0.75)
+    assert 0 < four.low < 0.25 < four.high < 0.5
+    assert found.overall.outcome is Outcome.BETTER
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    a = write_evaluation(tmp_path / "a", answers(3, 5))
+    other = write_evaluation(tmp_path / "other", answers(3, 5))
+    rows = [row for _, row in read_jsonl(other / "problems.jsonl")]
+    write_jsonl(other / "problems.jsonl", [{**row, "rules": [{"contains": "egg"}]} for row in rows])
+    with pytest.raises(DataError, match="another question"):
+        compare_runs([a, other])
+    write_jsonl(other / "problems.jsonl", [{**row, "id": f"q{row['id']}"} for row in rows])
+    with pytest.raises(DataError, match="no problem in common"):
+        compare_runs([a, other])
+    with pytest.raises(ConfigError, match="two runs are needed"):
+        compare_runs([a])
+
+
+def test_seeds_alone_are_no_comparison(tmp_path: Path) -> None:
+    runs = [write_training(tmp_path / f"s{seed}", answers(5, 10), seed=seed) for seed in (1, 2)]
+    with pytest.raises(ConfigError, match="differ in their training seed alone"):
+        compare_runs(runs)
+
+
+def test_everything_is_written_as_json(tmp_path: Path) -> None:
+    a = write_evaluation(tmp_path / "a", ["rw", "ww", "rr", "ew"] * 6, categories=2)
+    b = write_training(tmp_path / "b", ["r", "r", "w", "r"] * 6)
+    found = compare_runs([a, b])
+    plain = json.loads(json.dumps(as_plain(found), allow_nan=False))
+    [contrast] = plain["contrasts"]
+    assert contrast["verdict"] == found.main.verdict
+    assert contrast["overall"]["paired"]["n"] == found.main.overall.paired.n
+    assert contrast["overall"]["outcome"] == found.main.overall.outcome.value
+    assert len(contrast["flips"]) == len(found.main.flips)
+    assert plain["arms"][1]["trained"][0]["rows"] == 12
+    assert plain["notes"] == list(found.notes)
