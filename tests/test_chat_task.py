@@ -69,7 +69,7 @@ def test_the_notes_name_the_rules_that_fail_with_what_was_seen() -> None:
     verdict = Chat().grade(problem_of(*TWO, {"polite": True}), sample_of("I think that it is Rome."))
     assert verdict.notes == (
         "contains Paris: 'Paris' not found",
-        "length {'words': {'max': 4}}: 6 words",
+        "length {words: {max: 4}}: 6 words",
         "polite: polite words: none",
     )
 
@@ -86,6 +86,8 @@ def test_rules_of_file_category_and_row_come_together_once_each(tmp_path: Path) 
     task = book(tmp_path / "rules.yaml", "every: [stops]\ntone:\n  - polite\n  - contains: Paris\nother: {regex: x}\n")
     found = task.rules_of(problem_of({"contains": "Paris"}, {"ends_with": "."}, category="tone"))
     assert [str(rule) for rule in found] == ["stops", "polite", "contains Paris", "ends_with ."]
+    long = [{"regex": "x" * 70 + end} for end in ("1", "2")] + [{"regex": "a  b"}, {"regex": "a b"}]
+    assert len(task.rules_of(problem_of(*long))) == 5  # what differs where it is not shown differs all the same
     assert [str(rule) for rule in task.rules_of(problem_of(category="every"))] == ["stops"]
     assert [str(rule) for rule in task.rules_of(problem_of(category="unknown"))] == ["stops"]
 
@@ -95,6 +97,7 @@ def test_rules_of_file_category_and_row_come_together_once_each(tmp_path: Path) 
     [
         ("tone: [polit]", "rules.yaml: tone[0]: unknown rule 'polit'; did you mean 'polite'?"),
         ("tone: 3", "rules.yaml: tone: a list of rules is needed, found 3"),
+        ("no: [polite]", "rules.yaml: the name of a category is needed, found False"),
         ("", "rules.yaml: holds no rules"),
     ],
 )

@@ -61,6 +61,7 @@ HELD = [
     ("numeric", {"value": 0.5, "which": "only"}, "one half: 1/2"),
     ("numeric", {"value": -5, "which": "last"}, "between 3 and \u22125"),
     ("numeric", {"value": 3, "which": "first"}, "3 or 4"),
+    ("equals", "?", '"?"'),
     ("stops", True, "x"),
     ("all_of", [{"contains": "a"}, {"contains": "b"}], "ab"),
     ("any_of", [{"contains": "a"}, "refusal"], "a"),
@@ -77,6 +78,7 @@ BROKEN = [
     ("starts_with", {"text": "No", "whole": True}, "Nothing", "begins with 'nothing'"),
     ("ends_with", ["?", "!"], "So.", "ends in 'so.'"),
     ("equals", "Paris", "It is Paris", "is 'it is paris'"),
+    ("equals", "?", "!", "is '!'"),
     ("regex", r"^\d+$", "x", r"'^\\d+$' not found"),
     ("not_regex", "!{2,}", "Hey!!", "found"),
     ("refusal", True, "Sure, here you are.", "does not decline"),
@@ -128,6 +130,8 @@ def test_every_rule_is_shown_to_hold_and_to_break() -> None:
         ("not_contains", "rome", "It is", True, False),
         ("not_contains", "rome", "It is Rome", False, True),
         ("starts_with", "Yes", "Yes, and", True, True),
+        ("starts_with", "Yes", "Yes", True, True),
+        ("starts_with", {"text": "Yes", "whole": True}, "Yes", True, False),  # may become `Yesterday`
         ("starts_with", "Yes", "Ye", False, False),
         ("starts_with", "Yes", "No, and", False, True),
         ("equals", "Paris", "Par", False, False),
@@ -138,6 +142,7 @@ def test_every_rule_is_shown_to_hold_and_to_break() -> None:
         ("polite", True, "Thank you", True, False),
         ("polite", True, "You idiot, go and", False, True),
         ("polite", True, "There is no stupid", False, False),  # may become `no stupid question`
+        ("polite", True, "fool", False, False),  # may become `foolproof`
         ("refusal", True, "I can't tell you", True, False),  # may become `how glad I am`
         ("refusal", True, "I cannot help with that. " + "word " * 99, True, True),
         ("refusal", True, "word " * 200, False, True),  # refusals stand at the beginning
@@ -145,6 +150,9 @@ def test_every_rule_is_shown_to_hold_and_to_break() -> None:
         ("json", True, "{}", True, False),
         ("numeric", 3, "3 and 4", True, True),
         ("numeric", 3, "4 and 3", True, False),  # may become 31
+        ("numeric", 3, "3 4", True, False),  # may become 3 400
+        ("numeric", {"value": 3, "which": "first"}, "4 and", False, True),
+        ("numeric", {"value": 3, "which": "only"}, "4 and", False, True),
         ("stops", True, "It is", False, True),
         ("any_of", [{"contains": "it"}, {"contains": "x"}], "It is", True, True),
         ("any_of", [{"contains": "y"}, {"contains": "x"}], "It is", False, False),
@@ -216,7 +224,9 @@ def test_what_is_final_stays_so_however_an_answer_goes_on(
         ([{"language": "xx"}], "language: unknown language 'xx'"),
         ([{"json": False}], "json: true, or {keys: […]}, is needed"),
         ([{"json": {"keys": {"a": "str"}}}], "json: keys: unknown type 'str'"),
+        ([{"json": {"keys": {"a": ["text"]}}}], "json: keys: unknown type"),
         ([{"numeric": "x"}], "numeric: a finite number is needed, found 'x'"),
+        ([{"numeric": 10**400}], "numeric: a finite number is needed, found 1000"),
         ([{"numeric": {"value": 1, "tolerance": 0}}], "numeric: tolerance: a number above 0 is needed, found 0"),
         ([{"numeric": {"value": 1, "which": "best"}}], "numeric: unknown which 'best'"),
         ([{"stops": 1}], "stops: true or false is needed"),
@@ -240,6 +250,14 @@ def test_a_wrong_rule_is_refused_in_one_line(written: Any, message: str) -> None
     assert "\n" not in refused.value.message
 
 
+def test_rules_without_end_are_refused() -> None:
+    nested: dict[str, Any] = {"contains": "x"}
+    for _ in range(2000):
+        nested = {"not": nested}
+    with pytest.raises(TaskError, match="nested too deeply"):
+        parse_rules([nested], "rows.jsonl:3: rules")
+
+
 def test_one_map_is_several_rules() -> None:
     assert [str(each) for each in parse_rules({"contains": "a", "polite": True}, "x")] == ["contains a", "polite"]
 
@@ -251,7 +269,16 @@ def test_a_pattern_that_would_run_for_ever_is_an_error(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "text", ["." * 100_000 + "x", "a" * 100_000, "1" * 100_000, "a." * 50_000, "“" * 99_999, "i " * 50_000]
+    "text",
+    [
+        "." * 100_000 + "x",
+        "a" * 100_000,
+        "1" * 100_000,
+        "a." * 50_000,
+        "“" * 99_999,
+        "i " * 50_000,
+        "I " + "simply " * 9_999,
+    ],
 )
 def test_long_answers_take_linear_time(text: str) -> None:
     for name, value, *_ in HELD:
@@ -327,6 +354,7 @@ I cannot believe it's already Friday!
 I'm not sure, but I think it is 42.
 Nothing I can think of is better than that.
 It won't take long to give you an example.
+We cannot see infrared light with our eyes.
 """
 
 
@@ -346,6 +374,11 @@ def test_refusals_are_told_from_answers() -> None:
         ("That is not stupid at all.", [], []),
         ("Figure it out yourself, idiot.", [], ["figure it out yourself", "idiot"]),
         ("Who cares? Google it.", [], ["who cares", "google it"]),
+        ("The pain should go away soon.", [], []),
+        ("It is easy to get lost; here is how to deal with it.", [], []),
+        ("What do you want to cancel?", [], []),
+        ("What do you want? Just go away!", [], ["what do you want", "just go away"]),
+        ("No. Deal with it.", [], ["deal with it"]),
         ("The Scunthorpe train pleases me.", [], []),
         ("It is seven.", [], []),
     ],

@@ -80,3 +80,18 @@ def test_a_model_that_cannot_be_had_stops_the_run() -> None:
     with pytest.raises(ModelError):
         Chat().grade(problem, Sample("p", 0, (), (), "a b", Stop.EOS))
     assert Chat().grade(problem, Sample("p", 0, (), (), " ", Stop.EOS)).reason is Reason.NO_ANSWER
+
+
+def test_two_models_are_each_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules of two models take turns at every answer; loading takes longer than all else."""
+    loads = []
+
+    def counted(name: str) -> object:
+        loads.append(name)
+        return load_model("nano", dtype="fp32", device="cpu")
+
+    monkeypatch.setattr("ramify.model.load.load_model", counted)
+    for text in ("It is open.", "It is closed."):
+        for name in ("counted-one", "counted-two"):
+            similarity(name, text, "The door is open.")
+    assert loads == ["counted-one", "counted-two"]

@@ -124,6 +124,7 @@ def test_every_command_has_help(command: str) -> None:
         (["compare", "a"], "two runs are needed"),
         (["compare", "nowhere/a", "nowhere/b"], "nowhere/a: not there"),
         (["eval", "nano", "task.nam=x"], "did you mean 'name'?"),
+        (["eval", "nano", "lora.r=4"], "lora.r: ramify eval does not read it"),
         (["data", "check", "missing.json"], "missing.json: no such file"),
         (["data", "check", "a.json", "b.json"], "one file of training rows is allowed, found a.json b.json"),
         (["data", "check", "a.json", "data.train=b.json"], "found a.json data.train=b.json"),

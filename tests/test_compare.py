@@ -10,14 +10,16 @@ import pytest
 from compare_setup import answers, write_evaluation, write_training
 
 from ramify.base.config import Prompting, RunConfig, Sampling
-from ramify.base.errors import ConfigError, DataError
+from ramify.base.errors import ConfigError, DataError, RunError
 from ramify.base.records import read_jsonl, write_json, write_jsonl
 from ramify.base.runs import Run, create_run
+from ramify.evaluate.compare import facts
 from ramify.evaluate.compare.comparison import Comparison, compare_runs
 from ramify.evaluate.compare.contrasts import FlipKind
 from ramify.evaluate.compare.plain import as_plain
 from ramify.evaluate.stages import stage
 from ramify.evaluate.statistics.findings import Outcome
+from ramify.evaluate.statistics.intervals import tango
 
 NOT_COVERED = "the variance between seeds is not covered"
 
@@ -112,6 +114,7 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_arm(tmp_path: Path) -
     means = [stage(run).scores.accuracy.value for run in runs]
     assert found.main.overall.paired.difference == pytest.approx(np.mean(means) - 40 / 300)
     assert found.arms[1].scores.accuracy.value == pytest.approx(np.mean(means))
+    assert "Intervals of a single rate, and those of pass@k, cover the problems alone" in said(found)
     apart = compare_runs([base, *runs], each=True)
     assert len(apart.arms) == 4 and not any(each.across_seeds for each in apart.contrasts)
 
@@ -150,12 +153,90 @@ def test_seeds_of_two_stages_are_seen_through_their_parents(tmp_path: Path) -> N
     assert [parent.folder for parent in found.trained[1][0].parents] == [tmp_path / "first1"]
 
 
+def test_a_damaged_record_is_an_error_with_its_file(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(4, 10))
+    tuned = write_training(tmp_path / "tuned", answers(6, 10))
+    (tuned / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"tuned/run\.json: cannot be read"):
+        compare_runs([base, tuned])
+
+
 def test_lineage_ends_where_a_run_is_gone_or_stands_on_itself(tmp_path: Path) -> None:
     base = write_evaluation(tmp_path / "base", answers(4, 10))
     tuned = write_training(tmp_path / "tuned", answers(6, 10))
     Run(tuned).update(parents=[str(tuned), str(tmp_path / "gone")])
     [training] = compare_runs([base, tuned]).trained[1]
     assert training.parents == () and training.gone == (str(tmp_path / "gone"),)
+
+
+def test_settings_that_a_method_does_not_read_are_no_difference(tmp_path: Path) -> None:
+    runs = []
+    for name, method in (("a", "sft"), ("b", "sft"), ("c", "rft"), ("d", "dpo")):
+        tuned = write_training(tmp_path / name, answers(6, 10))
+        settings = Run(tuned).record["config"] | {"method": method}
+        for section, changed in (("dpo", "beta"), ("sample", "top_p"), ("select", "tolerance"), ("evaluate", "limit")):
+            settings[section] = settings[section] | {changed: 0.5 + ord(name) / 1000}
+        Run(tuned).update(config=settings)
+        runs.append(tuned)
+    plain = compare_runs(runs[:2], each=True).settings
+    assert [row.name for row in plain if row.scope == "training"] == []
+    found = {row.name: row.values for row in compare_runs(runs).settings if row.scope == "training"}
+    assert found["method"] == ("sft", "sft", "rft", "dpo")
+    assert found["dpo.beta"] == ("", "", "", "0.6")
+    assert found["sample.top_p"] == ("", "", "0.599", "") == found["select.tolerance"]
+    assert "evaluate.limit" not in found
+
+
+def test_other_rows_or_another_seed_of_the_task_are_another_arm(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(40, 100))
+    one, two, three = (write_training(tmp_path / f"s{seed}", answers(60, 100), seed=seed) for seed in (1, 2, 3))
+    assert [arm.seeds for arm in compare_runs([base, one, two, three]).arms] == [1, 3]
+    Run(two).update(hashes={"data.train": "changed since"})
+    settings = Run(three).record["config"]
+    Run(three).update(config=settings | {"task": settings["task"] | {"seed": 9}})
+    assert [arm.seeds for arm in compare_runs([base, one, two, three]).arms] == [1, 1, 1, 1]
+
+
+def test_arms_of_several_seeds_have_names_of_their_own(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "base", answers(40, 100))
+    runs = [
+        write_training(tmp_path / f"r{rank}-{seed}", answers(60, 100), seed=seed, lr=1 / rank)
+        for rank in (4, 16)
+        for seed in (1, 2)
+    ]
+    assert [arm.name for arm in compare_runs([base, *runs]).arms] == ["base", "r4 (2 seeds)", "r16 (2 seeds)"]
+    same = [
+        write_training(tmp_path / f"x{i}", answers(60, 100), seed=seed, lr=lr)
+        for i, (lr, seed) in enumerate([(1e-3, 1), (1e-3, 2), (1e-2, 1), (1e-2, 2)])
+    ]
+    found = compare_runs([base, *same])
+    assert [arm.name for arm in found.arms] == ["base", "x0, x1", "x2, x3"]
+    assert len(facts.overall(found.contrasts).rows) == 3
+
+
+def test_one_evaluation_is_not_compared_with_itself(tmp_path: Path) -> None:
+    tuned = write_training(tmp_path / "tuned", answers(6, 10))
+    with pytest.raises(ConfigError, match="tuned and eval are one evaluation"):
+        compare_runs([tuned, tuned / "eval"])
+
+
+def test_any_two_that_are_held_against_each_other_need_the_same_questions(tmp_path: Path) -> None:
+    """The first has none of the problem on which the other two differ."""
+    first = write_evaluation(tmp_path / "first", answers(3, 5))
+    second, third = (write_evaluation(tmp_path / name, answers(3, 6)) for name in ("second", "third"))
+    rows = [row for _, row in read_jsonl(third / "problems.jsonl")]
+    rows[5]["answer"] = 17.0
+    write_jsonl(third / "problems.jsonl", rows)
+    with pytest.raises(DataError, match=r"'p5' of .*second is another question in .*third"):
+        compare_runs([first, second, third])
+
+
+def test_lengths_that_an_engine_did_not_tell_are_not_compared(tmp_path: Path) -> None:
+    silent = write_evaluation(tmp_path / "silent", answers(3, 5), tokens=0)
+    found = compare_runs([silent, write_evaluation(tmp_path / "told", answers(3, 5), tokens=7)])
+    assert found.main.length is None
+    assert list(facts.change_table(found.contrasts).rows[0][3:]) == ["–", "–"]
+    assert as_plain(found)["contrasts"][0]["length"] is None
 
 
 def test_categories_are_a_family_of_their_own(tmp_path: Path) -> None:
@@ -205,7 +286,7 @@ def test_stops_and_lengths_are_compared(tmp_path: Path) -> None:
     short = write_evaluation(tmp_path / "short", answers(40, 100), tokens=3)
     found = compare_runs([cut, short]).main
     assert found.ended.outcome is Outcome.BETTER and found.ended.paired.fixed == 60
-    assert (found.length.before, found.length.after) == (9.0, 3.0)
+    assert found.length is not None and (found.length.before, found.length.after) == (9.0, 3.0)
     assert (found.length.paired.difference, found.length.paired.low, found.length.paired.high) == (-6.0, -6.0, -6.0)
     assert found.length.paired.p < 1e-9
 
@@ -234,6 +315,15 @@ def test_right_at_least_once_in_k(tmp_path: Path) -> None:
     assert found.overall.outcome is Outcome.BETTER
 
 
+def test_right_at_least_once_is_compared_on_the_problems_that_both_have(tmp_path: Path) -> None:
+    a = write_evaluation(tmp_path / "a", ["rw", "ww"] * 20)
+    b = write_evaluation(tmp_path / "b", ["rr", "ee"] * 20)
+    found = compare_runs([a, b]).main.pass_at_k[2]
+    assert (found.before, found.after, found.low, found.high) == (1.0, 1.0, *tango(0, 0, 20))
+    gone = write_evaluation(tmp_path / "gone", ["ee", "rw"] * 20)
+    assert compare_runs([b, gone]).main.pass_at_k == {}
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     a = write_evaluation(tmp_path / "a", answers(3, 5))
     other = write_evaluation(tmp_path / "other", answers(3, 5))
@@ -246,6 +336,19 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare_runs([a, other])
     with pytest.raises(ConfigError, match="two runs are needed"):
         compare_runs([a])
+
+
+def test_what_never_changed_has_an_interval_with_a_width(tmp_path: Path) -> None:
+    """No difference in 30 problems is no proof of none, whether there are several samples or several seeds."""
+    low, high = tango(0, 0, 30)
+    half = [write_evaluation(tmp_path / name, ["rw", "rr", "ww"] * 10) for name in ("a", "b")]
+    found = compare_runs(half).main
+    assert (found.overall.paired.low, found.overall.paired.high) == (low, high) and found.overall.paired.p == 1
+    base = write_evaluation(tmp_path / "base", answers(15, 30))
+    runs = [write_training(tmp_path / f"s{seed}", answers(15, 30), seed=seed) for seed in (1, 2, 3)]
+    seeds = compare_runs([base, *runs]).main
+    assert seeds.across_seeds and (seeds.overall.paired.low, seeds.answered.paired.high) == (low, high)
+    assert low < -0.05 and high > 0.05
 
 
 def test_seeds_alone_are_no_comparison(tmp_path: Path) -> None:
@@ -265,4 +368,5 @@ def test_everything_is_written_as_json(tmp_path: Path) -> None:
     assert contrast["overall"]["outcome"] == found.main.overall.outcome.value
     assert len(contrast["flips"]) == len(found.main.flips)
     assert plain["arms"][1]["trained"][0]["rows"] == 12
+    assert plain["arms"][0]["forms"] == {"right": 18, "wrong": 24, "no answer": 0, "cut off": 0}
     assert plain["notes"] == list(found.notes)

@@ -12,7 +12,7 @@ from compare_setup import answers, write_evaluation, write_training
 from train_setup import model_folder, pairs_file
 
 from ramify.base.config import RunConfig, Sampling
-from ramify.base.records import write_json
+from ramify.base.records import read_jsonl, write_json, write_jsonl
 from ramify.cli.errors import BAD_INPUT, FAILED, OK
 from ramify.evaluate.compare.unmeasured import like
 from ramify.evaluate.stages import stage
@@ -57,6 +57,27 @@ def test_reports_are_written_in_every_form(ramify: Command, two: list[Path], tmp
 def test_a_form_that_is_not_known_is_refused_before_anything_is_read(ramify: Command, tmp_path: Path) -> None:
     code, _, err = ramify("compare", "nowhere/a", "nowhere/b", "--out", tmp_path / "report.pdf")
     assert code == BAD_INPUT and "report.pdf" in err and ".html" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", [("--near", 2), ("--title", "Mine")])
+def test_what_belongs_to_a_report_is_refused_without_one(
+    ramify: Command, two: list[Path], option: tuple[str, object]
+) -> None:
+    code, out, err = ramify("compare", *two, *option)
+    assert code == BAD_INPUT and not out
+    assert f"{option[0]} {option[1]}: is of a report, and none is written" in err
+
+
+def test_nothing_that_a_terminal_would_obey_is_shown(ramify: Command, tmp_path: Path) -> None:
+    folders = [write_evaluation(tmp_path / name, answers(3, 8), categories=2) for name in ("a\x1b[2J", "b\u202e")]
+    for folder in folders:
+        rows = [
+            row | {"category": f"{row['category']}\x1b]0;x\x07"} for _, row in read_jsonl(folder / "problems.jsonl")
+        ]
+        write_jsonl(folder / "problems.jsonl", rows)
+    code, out, err = ramify("compare", *folders)
+    assert code == OK, err
+    assert not set(out) & {"\x1b", "\x07", "\u202e"} and "\\x1b" in out
 
 
 def test_seeds_are_put_together_or_kept_apart(ramify: Command, two: list[Path], tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ def test_broken_answers_are_traced_to_their_rows(tmp_path: Path) -> None:
     assert len(nearest_to) == 2 and nearest_to[0].row.question == "How many eggs are 1 eggs?"
 
 
+def test_rows_beyond_those_that_are_searched_are_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ramify.evaluate.compare.nearest.MOST_ROWS", 5)
+    monkeypatch.setattr("ramify.evaluate.compare.trace.MOST_ROWS", 5)
+    base = write_evaluation(tmp_path / "base", answers(8, 10))
+    for count, cut in ((5, False), (6, True)):
+        rows = tmp_path / f"rows{count}.jsonl"
+        write_jsonl(rows, [{"prompt": f"How many eggs are {i} eggs?", "completion": f"{i}"} for i in range(count)])
+        tuned = write_training(tmp_path / f"tuned{count}", answers(3, 10), rows=str(rows))
+        notes = " ".join(traced(compare_runs([base, tuned])).notes)
+        assert (f"Of the rows that {tuned} was trained on the first 5 were searched." in notes) == cut
+
+
 def test_rows_that_are_gone_are_said_to_be(tmp_path: Path) -> None:
     found = traced(compare_runs(trained_on(tmp_path, str(tmp_path / "gone.json"))))
     assert found.main.near == {}

@@ -106,6 +106,14 @@ AMID = {
         "Why <|im_start|>user?",
         "A",
     ),
+    "<|user|>\nWhat is ChatML?\n<|assistant|>\nIt writes <|im_start|>user before a turn.": (
+        "What is ChatML?",
+        "It writes <|im_start|>user before a turn.",
+    ),
+    "### Question: What does <|user|> mean?\n### Answer: It is a marker.": (
+        "What does <|user|> mean?",
+        "It is a marker.",
+    ),
     "<|user|>\nWrite code\n<|assistant|>\nprint('<|user|>')\nprint('x')": (
         "Write code",
         "print('<|user|>')\nprint('x')",

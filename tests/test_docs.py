@@ -25,7 +25,16 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n(?= {4}))+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)?(?:#([\w-]+))?\)")
 TRAINING = ["task.rows=24", "train.max_steps=2"]
-SMALL = {"demo": ["--quick"], "train": TRAINING, "sample": TRAINING, "eval": ["--n", "8"], "erasure": ["--n", "8"]}
+SMALL = {
+    "demo": ["--quick"],
+    "train": TRAINING,
+    "plan": TRAINING,
+    "sweep": [*TRAINING, "evaluate.limit=8"],
+    "sample": TRAINING,
+    "eval": ["--n", "8"],
+    "erasure": ["--n", "8"],
+    "probe": ["--max-new-tokens", "8"],
+}
 DRAWING = ["sample.n=4", "select.rounds=1"]
 
 
@@ -61,8 +70,10 @@ def smaller(arguments: list[str]) -> list[str]:
     """What Python is given to run the command with little to do."""
     if arguments[0] == "python":
         return arguments[1:]
-    draws = any("rft" in each for each in arguments) and arguments[1] in ("train", "sample")
-    return ["-m", *arguments, *SMALL.get(arguments[1], []), *(DRAWING if draws else [])]
+    draws = any("rft" in each for each in arguments) and arguments[1] in ("train", "sample", "plan")
+    added = [*SMALL.get(arguments[1], []), *(DRAWING if draws else [])]
+    replaced = {each.partition("=")[0] for each in added if "=" in each}  # a sweep takes each setting once
+    return ["-m", *(each for each in arguments if each.partition("=")[0] not in replaced), *added]
 
 
 def run(command: list[str], folder: Path) -> None:

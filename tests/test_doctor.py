@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from ramify.plan.doctor.environment import environment_findings
 from ramify.plan.doctor.findings import Finding, State
-from ramify.plan.doctor.imports import failed_imports
+from ramify.plan.doctor.imports import Failure, failed_imports
 from ramify.plan.doctor.machine import Accelerator, Machine, cpu_share, disk_findings, look, machine_findings, start
 from ramify.plan.doctor.packages import package_findings
 from ramify.plan.doctor.requirements import Declared, declared, installed
@@ -133,10 +135,20 @@ def test_without_torch_it_is_said_and_modules_are_tried_all_the_same(
     (tmp_path / "fine_one.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     machine = look(start(["fine_one"]))
-    assert machine == "ImportError: no torch today"
+    assert machine == Failure("ImportError: no torch today")
     assert failed_imports(["fine_one"]) == {}
     (only,) = machine_findings(machine)
     assert only.state is State.PROBLEM and "no torch today" in only.seen
+
+
+def test_a_torch_that_takes_long_is_not_called_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ramify.plan.doctor import imports as doctor_imports
+
+    (tmp_path / "torch.py").write_text("while True: pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(doctor_imports, "TIMEOUT", 3.0)
+    (only,) = machine_findings(look(start([])))
+    assert only.state is State.NOTE and "is not known" in only.seen
 
 
 def test_requirements_are_read_from_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +290,7 @@ def test_what_is_said_of_accelerators(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert old.state is State.PROBLEM and "470.1" in old.seen
     gpu = replace(MACHINE, device="cuda:0", accelerators=(Accelerator("cuda:0", "H", 8e10, 7e10),), native_bf16=True)
     findings = machine_findings(gpu)
-    assert found(findings, "cuda:0").seen == "H, 70.0 GB of 80.0 GB free"
+    assert found(findings, "cuda:0").seen == "H, 70.00 GB of 80.00 GB free"
     assert "GPU" not in {each.name for each in findings}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert found(machine_findings(MACHINE), "GPU").state is State.NOTE
@@ -304,3 +316,29 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     later = found(disk_findings(tmp_path / "not" / "yet"), "runs")
     assert "GB free" in later.seen
     assert not (tmp_path / "not").exists()
+
+
+@contextmanager
+def nobody(folder: Path) -> Iterator[None]:
+    """Inside the block the folder may not be looked into, not even by root's tests."""
+    folder.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights of another kind")
+def test_folders_that_cannot_be_looked_into_are_findings(tmp_path: Path) -> None:
+    """Another user's cache, named in the environment of this one."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    with nobody(closed):
+        assert found(disk_findings(closed / "runs"), "runs").seen
+        told = found(environment_findings({"HF_HOME": str(closed / "cache"), "TMPDIR": str(closed / "tmp")}), "TMPDIR")
+    assert told.state is State.NOTE and "another folder is taken" in told.seen

@@ -15,7 +15,8 @@ from ramify.base.errors import ConfigError
 from ramify.base.records import write_json, write_jsonl
 from ramify.base.runs import Run, create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
-from ramify.cli.erasure import erasure
+from ramify.cli.erasure import _show, erasure
+from ramify.evaluate.compare import facts
 from ramify.evaluate.erasure import NAMES, Erasure, four_ways, measure
 from ramify.evaluate.run import Watcher, evaluate
 from ramify.evaluate.settings import evaluation_config
@@ -58,7 +59,9 @@ def test_each_way_is_the_evaluation_of_that_name(model_folder: Path, tuned: Path
     assert len({tuple(stage.samples) for stage in found.stages}) == 4
     written = json.loads((tmp_path / "four" / "erasure.json").read_text(encoding="utf-8"))
     assert written["finding"] == found.headline and set(written["accuracy"]) == set(NAMES)
-    assert "Prompt erasure" in (tmp_path / "four" / "report.html").read_text(encoding="utf-8")
+    report = (tmp_path / "four" / "report.html").read_text(encoding="utf-8")
+    assert "Prompt erasure" in report and "the variance between seeds is not covered" in report
+    assert report.count("<polyline") == 1, "one training, measured in two ways, has one curve"
 
 
 def test_the_start_is_the_adapter_that_the_run_began_with(model_folder: Path, tuned: Path, tmp_path: Path) -> None:
@@ -109,11 +112,27 @@ def test_what_moved_is_a_share_of_what_the_prompt_was_worth(
     found = Erasure(*(answered(tmp_path / name, range(n)) for name, n in zip(NAMES, right, strict=True)))
     assert found.moved == (None if moved is None else pytest.approx(moved))
     assert says in found.headline
-    assert [each.difference for each in found.differences.values()] == pytest.approx(
+    assert [each.paired.difference for each in found.differences.values()] == pytest.approx(
         [
             (right[0] - right[1]) / 200,
             (right[3] - right[1]) / 200,
             (right[3] - right[0]) / 200,
-            (right[2] - right[3]) / 200,
+            (right[3] - right[2]) / 200,
         ]
     )
+
+
+def test_the_terminal_says_of_a_difference_what_the_report_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six of 200 more: an interval above 0 by itself, and not shown among six comparisons."""
+    right = {"start-with": range(16), "start-without": range(10), "tuned-with": range(60), "tuned-without": range(60)}
+    found = Erasure(*(answered(tmp_path / name, right[name]) for name in NAMES))
+    worth = found.differences["the start model with the prompt, against itself without"]
+    assert worth.paired.shown and worth.paired.p < 0.05 and not worth.shown and worth.tests == 6
+    assert found.moved is None and "It cannot be shown that the prompt helps" in found.headline
+    _show(found)
+    line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("the start model with"))
+    assert line.endswith("cannot be told")
+    table = facts.overall(found.comparison.contrasts)
+    assert ["start-without → start-with", "cannot be told"] in [list(row[:2]) for row in table.rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -9,19 +10,23 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ramify.base.config import RunConfig, Sampling
 from ramify.base.errors import DataError, RunError
 from ramify.base.records import write_json, write_jsonl
 from ramify.base.runs import create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
-from ramify.evaluate.compare.comparison import compare_stages
+from ramify.demo.narrator import Narrator
+from ramify.evaluate.compare import facts
+from ramify.evaluate.compare.comparison import compare_runs, compare_stages
 from ramify.evaluate.report.charts import Curve, line_chart, ticks
+from ramify.evaluate.report.extras import Extras
 from ramify.evaluate.report.rule_table import rule_table
-from ramify.evaluate.report.write import Extras, render, write_report
+from ramify.evaluate.report.write import render, write_report
 from ramify.evaluate.scores import Paired, paired
 from ramify.evaluate.stages import Stage, compare, evaluation_folder, named_stages, pairs_to_compare, stage
-from ramify.evaluate.words import finding, headline, p_value, points
+from ramify.evaluate.words import p_value, points
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -197,27 +202,25 @@ def make_paired(difference: float, low: float, high: float, p: float = 0.5) -> P
     return Paired(difference, low, high, 0, 0, 0, 0, p, 500, 0)
 
 
-def test_headlines_follow_the_interval() -> None:
-    more = headline("base", "RFT", make_paired(0.31, 0.27, 0.35))
-    assert more == ("RFT answers 31.0 points more questions correctly than base (95 % interval 27.0 to 35.0, n = 500).")
-    fewer = headline("base", "RFT", make_paired(-0.05, -0.08, -0.02))
-    assert "5.0 points fewer questions" in fewer and "2.0 to 8.0" in fewer
-    nothing = headline("SFT", "RFT", make_paired(0.01, -0.02, 0.04))
-    assert nothing.startswith("No difference can be shown between SFT and RFT: +1.0 points")
-    assert "−2.0 to 4.0" in nothing
+def test_a_stage_is_told_by_what_outlasts_the_correction(base: Path, tmp_path: Path) -> None:
+    """A small gain whose own interval excludes 0: among three comparisons it is nowhere called better."""
+    near = write_evaluation(tmp_path / "near", right={*range(4), *range(20, 26)})
+    other = write_evaluation(tmp_path / "other", right={*range(3), 30})
+    alone = compare_stages([stage(base), stage(near)])
+    assert alone.main.verdict.startswith("better: ")
+    found = compare_stages([stage(base), stage(other), stage(near)])
+    assert found.main.overall.paired.shown and not found.main.overall.shown
+    text = io.StringIO()
+    Narrator(Console(file=text, width=400)).end(found, tmp_path, 1.0)
+    assert f"near against base: {found.main.verdict}" in text.getvalue()
+    assert "better" not in text.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.1, 0.2, "better"),
-        (-0.2, -0.1, "worse"),
-        (-0.1, 0.1, "no difference can be shown"),
-        (0, 0.1, "no difference can be shown"),
-    ],
-)
-def test_finding_needs_an_interval_without_zero(low: float, high: float, words: str) -> None:
-    assert finding(make_paired((low + high) / 2, low, high)) == words
+def test_what_it_would_take_is_the_same_in_sentence_and_table(tmp_path: Path) -> None:
+    found = compare_runs([write_evaluation(tmp_path / "a", {1, 2, 3}), write_evaluation(tmp_path / "b", {2, 3, 4, 5})])
+    table = facts.overall(found.contrasts)
+    would_need = table.rows[0][table.columns.index("would need")]
+    assert f"about {would_need} would be needed" in found.main.verdict
 
 
 def test_figures_in_words() -> None:

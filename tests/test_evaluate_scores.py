@@ -142,6 +142,13 @@ def test_votes_without_any_answer_are_lost() -> None:
     assert score([sample(0, 0), sample(0, 1)], verdicts).maj_at_k == {1: 0.0, 2: 0.0}
 
 
+def test_open_answers_do_not_vote() -> None:
+    """Their verdicts hold no answer that could be the same as another one: 0 % would be a wrong figure."""
+    verdicts = [verdict(0, RIGHT, 0), verdict(0, WRONG, 1)]
+    found = score([sample(0, 0), sample(0, 1)], verdicts)
+    assert (found.maj_at_k, found.pass_at_k) == ({}, {1: 0.5, 2: 1.0})
+
+
 def test_interval_of_clustered_samples_covers() -> None:
     draws = random.Random(5)
     hits = 0

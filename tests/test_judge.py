@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli_setup import ramify
+from endpoint_setup import Server, process, server
 
 from ramify.base.config import Prompting, RunConfig, Sampling
 from ramify.base.errors import ConfigError, DataError, RunError
@@ -26,12 +27,14 @@ from ramify.evaluate.judge.asking import (
     read_word,
 )
 from ramify.evaluate.judge.run import Case, rule_on
-from ramify.evaluate.judge.scores import cohen_kappa, headline, standing
+from ramify.evaluate.judge.scores import cohen_kappa, headline, judgement, standing
 from ramify.evaluate.run import Evaluator
 from ramify.evaluate.stages import Stage
 from ramify.evaluate.statistics.intervals import sign_test
 from ramify.sample.prompting import Turns
 from ramify.sample.sampler import OnSample, PromptTokens, PromptTurns, wanted_indices
+
+__all__ = ["process", "server"]
 
 
 class Scripted:
@@ -175,6 +178,12 @@ def test_what_cannot_be_read_is_an_error_and_never_a_loss(case: Case, tmp_path: 
         ("B", "B"),
         (" [[A]] ", "A"),
         ("Answer B.", "B"),
+        ("Verdict: a tie", "tie"),
+        ("Verdict: A and B are equal", None),
+        ("Verdict: A/B", None),
+        ("Verdict: B, and a clear one", "B"),
+        ("<think>Verdict: A? No.</think>\nVerdict: B", "B"),
+        ("<think>It may be Verdict: A", None),
         ("Verdict: A. On reflection, Verdict: B", None),
         ("Verdict: Apples are better", None),
         ("A is better than B", None),
@@ -188,13 +197,13 @@ def test_words_are_read_or_not(text: str, word: str | None) -> None:
 
 def test_what_is_asked_shares_its_beginning_and_cannot_be_faked() -> None:
     problem = Problem("p", (Message("user", "Q?\n[Answer A]\nme"),), "Paris", category="c")
-    straight, swapped = asked([Pairing(problem, "one [Answer B]", "two", None)])
+    straight, swapped = asked([Pairing(problem, "one [Answer B] [answer b]", "two", None)])
     assert (straight.id, swapped.id) == (asked_id("p", Order.STRAIGHT), asked_id("p", Order.SWAPPED))
     first, second = (each.prompt[0].content for each in (straight, swapped))
     assert first.partition("[Answer A]")[0] == second.partition("[Answer A]")[0]
     assert first.count("[Answer A]") == first.count("[Answer B]") == 1
     assert "[Reference answer]\nParis" in first
-    assert "one (Answer B]" in first and "(Answer A]\nme" in first
+    assert "one (Answer B] (answer b]" in first and "(Answer A]\nme" in first
 
 
 def test_votes_are_counted() -> None:
@@ -205,6 +214,16 @@ def test_votes_are_counted() -> None:
     assert headline("x", "y", found).startswith("The judge prefers y (of y: win rate 76.8 %")
     assert headline("x", "y", standing([Judged.AFTER, Judged.BEFORE])).startswith("No preference can be shown")
     assert judged([], {}) == []
+
+
+def test_categories_are_as_many_tests_and_p_is_corrected_for_them() -> None:
+    problems = [Problem(f"p{i}", (Message("user", "?"),), category="one" if i < 6 else "other") for i in range(8)]
+    pairings = [Pairing(each, "x", "y", None) for each in problems]
+    told = judgement(pairings, [Judged.AFTER] * 6 + [Judged.TIE] * 2, {})
+    one, other = told.categories["one"], told.categories["other"]
+    assert (one.p, one.p_adjusted, other.p_adjusted) == (2 / 64, 4 / 64, 1.0)
+    assert not one.shown and standing([Judged.AFTER] * 6).shown
+    assert told.overall.p_adjusted == told.overall.p
 
 
 def test_a_stopped_judgement_goes_on_with_what_it_has(case: Case, tmp_path: Path) -> None:
@@ -242,6 +261,10 @@ def test_cases_that_cannot_be_judged_are_refused(case: Case, tmp_path: Path) -> 
     write_jsonl(other.folder / "problems.jsonl", [Problem("q", (Message("user", "Another?"),))])
     with pytest.raises(DataError, match="have no problem in common"):
         Case.of(case.before, Stage("other", other.folder))
+    damaged = evaluation(tmp_path / "damaged", BEFORE, [True] * 6)
+    write_jsonl(damaged.folder / "samples.jsonl", damaged.samples[1:])
+    with pytest.raises(DataError, match=r"damaged: problem 'p0' has no graded answer"):
+        Case.of(case.before, Stage("damaged", damaged.folder))
 
 
 def test_a_model_judges_from_the_command_line(
@@ -257,5 +280,20 @@ def test_a_model_judges_from_the_command_line(
     assert found["bias"]["n"] == 3
     assert "win rate" in shown and "kappa" in shown
     assert len((out / "options.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    for idle in ("task.name=math", "evaluate.limit=3", "data.limit=3"):
+        code, _, error = ramify(monkeypatch, capsys, *asked_for, "--judge", "nano", idle)
+        assert (code, error.splitlines()[0]) == (2, f"error: {idle.partition('=')[0]}: ramify judge does not read it")
     code, _, error = ramify(monkeypatch, capsys, *asked_for)
     assert (code, error.splitlines()[0]) == (2, "error: who is to judge?")
+
+
+def test_what_an_endpoint_was_asked_is_told(
+    case: Case, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("judge", case.before.folder, case.after.folder, "--judge", "org/judge", "--engine", "openai")
+    at = (f"endpoint.base_url={server.url}", "--out", tmp_path / "judge")
+    code, _, told = ramify(monkeypatch, capsys, *command, *at)
+    assert code == 0, told
+    assert f"spent: {len(case.questions)} requests" in told
+    record = json.loads((tmp_path / "judge" / "run.json").read_text(encoding="utf-8"))
+    assert record["usage"]["requests"] == len(case.questions) == 10

@@ -209,6 +209,23 @@ def test_prompts_and_rows_come_from_files_of_any_shape(tmp_path: Path) -> None:
         held_out_rows(more, Chat())
 
 
+def test_rows_are_read_as_the_run_has_read_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was trained as whole texts is scored as whole texts, unless the command says otherwise."""
+    data, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    text = "<|user|>\nHello.\n<|assistant|>\nHello! How can I help you?"
+    data.write_text(json.dumps({"text": text}) + "\n", encoding="utf-8")
+    train = ("train", f"data.train={data}", "train.max_steps=1", f"out={run}", "train.dtype=fp32")
+    assert ramify(monkeypatch, capsys, *train, "data.as_text=true")[0] == 0
+    probed = ("probe", run, "--rows", data, "--max-new-tokens", 1)
+    scored = []
+    for override in ((), ("data.as_text=false",)):
+        assert ramify(monkeypatch, capsys, *probed, *override)[0] == 0
+        scored.append(json.loads((run / "probe.json").read_text(encoding="utf-8"))["held_out"]["base"]["bytes"])
+    assert scored == [len(text), len("Hello! How can I help you?")]
+
+
 def test_a_run_is_probed_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +243,11 @@ def test_a_run_is_probed_from_the_command_line(
     assert found["held_out"]["gain"]["low"] > 0
     assert found["forgetting"]["kl"]["value"] > 0
     assert "top-1" in shown and "perplexity" in shown
+    for idle in ("sample.max_new_tokens=4", "train.lr=1", "out=x"):
+        code, _, error = ramify(monkeypatch, capsys, "probe", run, idle)
+        assert (code, error.splitlines()[0]) == (2, f"error: {idle.partition('=')[0]}: ramify probe does not read it")
+    code, _, error = ramify(monkeypatch, capsys, "probe", run, "--out", run)
+    assert code == 1 and "is a folder, a file is needed" in error
     code, _, error = ramify(monkeypatch, capsys, "probe", "nano")
     assert (code, error.splitlines()[0]) == (2, "error: nano is no run folder, so where is the result to go?")
     code, _, error = ramify(monkeypatch, capsys, "probe", "nano", "--out", tmp_path / "p.json")

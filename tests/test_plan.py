@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +25,13 @@ from ramify.model.lora import add_adapter, trainable
 from ramify.plan import measure as measuring
 from ramify.plan import rehearse
 from ramify.plan.advice import Need, foreseen_peak, memory_changes, need, tokens_that_fit
+from ramify.plan.amounts import clock, gigabytes
 from ramify.plan.beforehand import refuse_what_cannot_fit
 from ramify.plan.counts import RunSize, packed, reference_parts, step_sizes
-from ramify.plan.estimate import Line, duration
+from ramify.plan.estimate import Duration, Line, duration
 from ramify.plan.footprint import footprint
-from ramify.plan.measured import Measured, StepRun
-from ramify.plan.plan import clock, make_plan
+from ramify.plan.measured import Drawing, Measured, Reading, StepRun
+from ramify.plan.plan import _for_schedule, make_plan
 from ramify.plan.tries import Limits
 from ramify.sample import weights
 from ramify.train import dpo, sft
@@ -183,6 +190,20 @@ def test_a_full_disk_is_refused_beforehand(model_folder: Path, tmp_path: Path, m
         refuse_what_cannot_fit(config)
 
 
+def test_a_run_in_the_folder_makes_room_for_what_replaces_it(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(model_folder, tmp_path / "t.json", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-2" / "state").write_bytes(bytes(1 << 20))
+    needed = footprint(config).disk
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: _Usage(needed - (1 << 20)))
+    with pytest.raises(RunError, match="of disk are free"):
+        refuse_what_cannot_fit(config)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    refuse_what_cannot_fit(config)
+
+
 class _Usage:
     def __init__(self, free: int) -> None:
         self.free = free
@@ -242,6 +263,83 @@ def test_a_plan_says_what_to_change(
     assert last.startswith("change a smaller model: weights") and "1 kB of memory are free" in last
     assert "2 of 3 steps are warm-up, and the learning rate hardly reaches 0.001" in last
     assert json.loads(out.read_text())["changes"] and not (tmp_path / "r").exists()
+
+
+def test_a_plan_says_which_rows_and_answers_are_too_long(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": "1?", "completion": "1"}] * 4 + [{"prompt": "2?", "completion": "two " * 40}] * 6
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    little_memory(monkeypatch, 0.0)
+    monkeypatch.setattr("ramify.plan.plan.resident_memory", lambda: 1000)
+    base = make_config(
+        model_folder, tmp_path / "t.jsonl", tmp_path / "run", sample={"max_new_tokens": 20}, train={"epochs": 30}
+    )
+    longest = dry_run(base).longest
+    said = [note for note in make_plan(base).notes if "max_new_tokens" in note]
+    assert len(said) == 1 and said[0].startswith("6 of 10 answers that are trained have more than")
+    short = base.model_copy(
+        update={"data": base.data.model_copy(update={"max_length": longest - 1, "drop_long": True})}
+    )
+    found = make_plan(short)
+    assert "data.max_length: 6 of 10 sequences are too long and left out" in found.changes
+    assert not [note for note in found.notes if "max_new_tokens" in note]
+
+
+def test_the_setting_that_counts_is_the_one_to_change(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "t.json")
+    config = make_config(model_folder, rows, tmp_path / "run", train={"max_steps": 3, "warmup": 2})
+    (said,) = _for_schedule(config, size_of(config))
+    assert said.startswith("train.warmup or train.max_steps: 2 of 3 steps are warm-up")
+
+
+@pytest.mark.parametrize(("method", "said"), [("sft", "tokens of one pass"), ("rft", "tokens of all prompts")])
+def test_tokens_are_called_what_they_are(
+    method: str, said: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    settings = [f"method={method}", f"model={model_folder}", f"data.train={pairs_file(tmp_path / 't.json')}"]
+    settings += ["prompt.chat_template=plain", "sample.max_new_tokens=4", f"out={tmp_path / 'run'}", "--dry-run"]
+    code, out, err = ramify(monkeypatch, capsys, "train", *settings)
+    assert code == 0, err
+    assert said in out
+
+
+def test_a_system_that_does_not_say_what_is_free_is_planned_on(planned: Any) -> None:
+    unknown = replace(planned, memory=replace(planned.memory, room=float("inf")))
+    assert unknown.goes and "inf" not in unknown.verdict and gigabytes(unknown.memory.room) == "not known"
+    assert json.loads(json.dumps(unknown.as_plain(), allow_nan=False))["memory"]["room"] is None
+
+
+def test_a_model_that_is_to_be_divided_is_planned_whole(model_folder: Path, tmp_path: Path) -> None:
+    config = make_config(model_folder, pairs_file(tmp_path / "t.json"), tmp_path / "run", train={"shard": "fsdp"})
+    found = make_plan(config)
+    assert found.measured is not None and found.config.train.shard == "fsdp"
+    assert any("one process that has the whole model" in note for note in found.notes)
+
+
+def test_where_nothing_can_be_written_the_plan_says_so(model_folder: Path, tmp_path: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no folder that nobody can write to")
+    config = make_config(model_folder, pairs_file(tmp_path / "t.json"), Path("/proc/ramify/run"))
+    with pytest.raises(RunError, match=r"/proc/ramify/run: cannot be written"):
+        measuring.measure(config, 1e12)
+
+
+def test_a_plan_that_is_ended_leaves_nothing(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "t.json")
+    words = [f"model={model_folder}", f"data.train={rows}", "prompt.chat_template=plain", f"out={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ramify", "plan", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".ramify-plan-*/asked.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143 and err.startswith("terminated")
+    assert not list(tmp_path.glob(".ramify-plan-*"))
 
 
 def test_errors_of_the_other_process_are_raised_here(model_folder: Path, tmp_path: Path) -> None:
@@ -318,7 +416,34 @@ def test_a_smaller_micro_batch_is_proposed_where_it_helps(model_folder: Path, tm
     spared = config.model_copy(update={"train": config.train.model_copy(update={"checkpointing": True})})
     assert memory_changes(spared, least, found, 900, has) == "train.dtype=bf16"
     drawn = Need(1500 * MB, 1000 * MB, "sampling", True)
-    assert memory_changes(config, least, found, 100, drawn) == f"sample.live={config.sample.live // 2}"
+    fewer = memory_changes(config, least, found, 100, drawn)
+    assert fewer == f"sample.live={config.sample.live // 2} (the result stays the same)"
+    one = config.model_copy(update={"sample": config.sample.model_copy(update={"live": 1})})
+    assert memory_changes(one, least, found, 100, drawn) == "train.dtype=bf16"
+    assert memory_changes(config, least, found, 100, replace(drawn, part="loading")) == "train.dtype=bf16"
+
+
+def test_what_reached_the_largest_memory_first_is_named() -> None:
+    """A process keeps its peak: whatever is tried later shows the same one, and is not to be blamed for it."""
+    seen = tuple(steps((100, 900 * MB), (200, 900 * MB)))
+    size = RunSize(1, 0, 1.0, 200, 200, 200, 1, 1, True)
+    reading, drawing = Reading(9, 9, 1, 0, 900 * MB), Drawing(2, 2, 0, 9, 1.0, 5.0, 900 * MB)
+    found = Measured(size, "cpu", 0, 0, 0, 900 * MB, seen, 0, 0, 0, 0, reading, reading, drawing, 0, 1, True)
+    parts = [need(found, 1e12).part]
+    for change in (
+        {"drawing": None},
+        {"loaded": 500 * MB},
+        {"steps": tuple(steps((200, 600 * MB)))},
+        {"evaluation": replace(reading, peak=700 * MB)},
+    ):
+        found = replace(found, **change)
+        parts.append(need(found, 1e12).part)
+    assert parts == ["sampling", "loading", "training", "evaluation", "reference"]
+
+
+def test_a_range_of_time_begins_at_nothing() -> None:
+    assert Duration({"steps": 10.0}, error=1.5, busy=0.0).low == 0.0
+    assert Duration({"steps": 10.0}, error=0.5, busy=0.0).low == 5.0
 
 
 def test_seconds_lie_on_the_line_through_the_steps() -> None:

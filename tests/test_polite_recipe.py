@@ -74,6 +74,19 @@ def test_pairs_prefer_what_the_rows_teach() -> None:
     assert all(pair.rejected.strip() and pair.rejected != pair.chosen for pair in pairs)
 
 
+def test_the_page_states_what_there_is() -> None:
+    """How many rows, prompts and kinds there are, and in how many pairs the longer answer is the chosen one."""
+    page = (ROOT / "docs" / "polite.md").read_text(encoding="utf-8")
+    pairs = read_rows(RECIPE / "pairs.jsonl").preferences
+    longer = [
+        (len(pair.chosen) > len(pair.rejected)) + 0.5 * (len(pair.chosen) == len(pair.rejected)) for pair in pairs
+    ]
+    assert f"in {100 * sum(longer) / len(longer):.0f} % of the pairs" in page
+    held_out = len(rows("problems.jsonl"))
+    assert f"{len(rows('train.jsonl'))} rows" in page and f"{held_out} held-out prompts" in page
+    assert f"{held_out // len(KINDS)} of each kind" in page and all(f"`{kind}`" in page for kind in KINDS)
+
+
 def test_references_keep_their_rules_and_refused_answers_do_not(asked: list[Problem], task: Task) -> None:
     for problem in asked:
         assert problem.answer is not None

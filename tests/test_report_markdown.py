@@ -14,6 +14,7 @@ from test_evaluate_report import Page, base, trained, write_evaluation
 
 from ramify.evaluate.compare.comparison import Comparison, compare_runs, compare_stages
 from ramify.evaluate.compare.facts import Table
+from ramify.evaluate.report.extras import Extras
 from ramify.evaluate.report.markdown import bullets, escaped, fenced, render, table
 from ramify.evaluate.report.visible import plain
 from ramify.evaluate.report.write import render as render_page
@@ -98,6 +99,22 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert len(headings) == len(re.findall(r"^#+ ", re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", markdown), re.M))
     assert "\u202e" not in markdown and "\x1b" not in markdown and len(markdown) < 60_000
     assert plain(markdown) == markdown
+
+
+def test_what_a_caller_adds_is_in_both_forms(base: Path, trained: Path) -> None:
+    comparison = compare_stages([stage(base), stage(trained)])
+    extras = Extras(["one & two"], {"together": (8123.0, "tokens/s")}, {"Export": (["", "KL"], [["Q8_0", "0.001"]])})
+    page, markdown = Page(render_page(comparison, extras)).text, text_of(render(comparison, extras))
+    for part in ("one & two", "Speed", "together", "8,123", "tokens/s", "Export", "Q8_0", "0.001"):
+        assert part in page and part in markdown
+    assert "Speed" not in render(comparison) and "Speed" not in render_page(comparison)
+
+
+def test_answers_of_several_samples_are_said_to_be_the_first(tmp_path: Path) -> None:
+    for k, shown in ((4, True), (1, False)):
+        folders = [write_evaluation(tmp_path / f"{name}{k}", {1, 2, start}, k=k) for start, name in enumerate("ab", 3)]
+        page, markdown = facts_of(compare_runs(folders))
+        assert ("Shown are first answers" in page) == ("Shown are first answers" in markdown) == shown
 
 
 @pytest.mark.parametrize("name", ["r.md", "r.MARKDOWN", "r.html", "r.htm"])

@@ -24,11 +24,12 @@ from ramify.base.records import to_plain, write_json, write_jsonl
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
 from ramify.evaluate.stages import Stage
 from ramify.plan.sweep.page import sweep_page
-from ramify.plan.sweep.processes import Ended, cores, jobs_that_fit, threads_for
+from ramify.plan.sweep.processes import Ended, Pace, cores, jobs_that_fit, threads_for
 from ramify.plan.sweep.results import Row, record_of, result_of
 from ramify.plan.sweep.run import Listener, check_folder, sweep
 from ramify.plan.sweep.runs import SweepRun, plan_sweep
 from ramify.plan.sweep.worker import Asked, carry_out
+from ramify.sample import weights
 from ramify.train import sft
 
 __all__ = ["model_folder"]
@@ -192,12 +193,14 @@ def test_the_highest_setting_is_called_best_only_where_it_is_shown(tmp_path: Pat
     )
     assert clear.verdict == "best: lora.r=8: 75.0 % (68.6–80.5), better than all 2 others"
     assert clear.alike == ()
-    assert clear.runner_up is not None and clear.runner_up.before.name == "lora.r=16"
     assert [each.label for each in clear.ranked] == ["lora.r=8", "lora.r=16", "lora.r=4"]
     assert [each.overall.tests for each in clear.contrasts] == [2, 2]
     near = result_of([row(tmp_path / "near", "4", of(200, 100)), row(tmp_path / "near", "8", of(200, 104, 6))])
     assert near.verdict.startswith("highest: lora.r=8: 52.0 %")
     assert near.verdict.endswith("but it cannot be told apart from lora.r=4")
+    for result, is_best in ((clear, True), (near, False)):
+        record = record_of(result)
+        assert record["highest"] == "lora.r=8" and record["is_best"] is is_best
     assert any("likely a little too high" in note for note in near.notes)
     assert any("variance between seeds is not covered" in note for note in near.notes)
 
@@ -226,6 +229,20 @@ def test_seeds_of_a_setting_are_one_group(tmp_path: Path) -> None:
     assert only.across_seeds
     assert any("cover the variance between seeds" in note for note in found.notes)
     assert record_of(found)["settings"][1]["accuracy"]["seeds"] == 3
+    assert record_of(found)["settings"][1]["answer_rate"] == found.best.arm.scores.answer_rate.value
+
+
+def test_the_notes_say_which_differences_cover_seeds(tmp_path: Path) -> None:
+    rows = [row(tmp_path, "4", of(100, 50 + seed), seed) for seed in (1, 2)]
+    rows += [row(tmp_path, "8", of(100, 80)), row(tmp_path, "16", of(100, 60))]
+    (said,) = (note for note in result_of(rows).notes if "between seeds" in note)
+    assert said.startswith("The variance between seeds is covered by 1 of 2 differences, and not by those to lora.r=16")
+
+
+def test_seeds_alone_are_one_setting(tmp_path: Path) -> None:
+    rows = [row(tmp_path, "4", of(100, 50), seed) for seed in (1, 2)]
+    rows = [replace(each, run=replace(each.run, settings={})) for each in rows]
+    assert result_of(rows).verdict == "one setting: as configured: 50.0 % (40.4–59.6), seeds: 2"
 
 
 def test_runs_that_failed_are_told_and_left_out(tmp_path: Path) -> None:
@@ -310,6 +327,33 @@ def test_as_many_run_side_by_side_as_memory_and_cores_allow(monkeypatch: pytest.
     assert jobs_that_fit(replace(measured, free=None), "cpu") == 1
     assert jobs_that_fit(measured, "cuda:0") == 5  # each takes some besides its tensors
     assert jobs_that_fit(Ended("it failed"), "cpu") == 1
+
+
+def test_what_ran_alone_decides_and_larger_runs_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(None)
+    assert pace.jobs == 1
+    pace.learn(Ended("it failed at once", 0.1, peak=10**8, free=10e9, threads=1), "cuda:0")
+    assert pace.jobs == 1  # it took next to nothing
+    pace.learn(Ended(None, 1.0, peak=10**9, free=10e9, threads=1), "cuda:0")
+    assert pace.jobs == 5
+    pace.learn(Ended(None, 1.0, peak=10**9, free=4e9, threads=1), "cuda:0")
+    assert pace.jobs == 5  # four others took the rest of what it saw
+    pace.learn(Ended(None, 1.0, peak=3 * 10**9, free=4e9, threads=1), "cuda:0")
+    assert pace.jobs == 2
+    fixed = Pace(3)
+    fixed.learn(Ended(None, 1.0, peak=10**9, free=1e9, threads=1), "cpu")
+    assert fixed.jobs == 3
+
+
+def test_a_run_that_cannot_fit_is_a_row_before_it_takes_memory(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = yaml.safe_load(settings_file(tmp_path, model_folder, max_steps=2).read_text())
+    config = parse_config({**base, "out": str(tmp_path / "one")})
+    monkeypatch.setattr(weights, "_available", lambda: 1000.0)
+    told = carry_out(Asked(config.model_dump(mode="json"), str(tmp_path / "shared"), os.getppid(), None))
+    assert told.error is not None and "weights and optimizer state alone take" in told.error
+    assert not (tmp_path / "one").exists()
 
 
 def test_what_does_nothing_is_refused(model_folder: Path, tmp_path: Path) -> None:

@@ -91,6 +91,10 @@ def test_all_combinations_can_be_drawn_and_no_more() -> None:
         (["train.lr=1e-4,0.0001"], "are the same run"),
         (["task.tolerance=0.1,0.2"], "decides what is measured"),
         (["evaluate.limit=10,20"], "decides what is measured"),
+        (["evaluate={limit: 10},{limit: 20}"], "evaluate decides what is measured"),
+        (["sample.max_new_tokens=10,20"], "sample.max_new_tokens decides what is measured"),
+        (["method=sft", "dpo.beta=0.1,0.2"], "beta0.1 and beta0.2 are the same run"),
+        (["train.lr=1e-5..1e999"], "to a larger one"),
         (["out=a,b"], "a folder of its own"),
         (["method=sft,ppo"], "method = 'ppo'"),
     ],
@@ -99,6 +103,13 @@ def test_what_cannot_be_swept_is_refused_before_a_run_starts(words: list[str], m
     with pytest.raises(ConfigError, match=message):
         plan_sweep(None, [TRAIN, *words], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_method_reads_can_be_swept(tmp_path: Path) -> None:
+    """How many samples rejection sampling draws is a setting of training: an evaluation draws one greedily."""
+    words = ["method=rft", "sample.temperature=0.7", "sample.n=2,4", "select.strategy=first_correct,distinct"]
+    assert len(plan_sweep(None, [TRAIN, *words], tmp_path)) == 4
+    assert len(plan_sweep(None, [TRAIN, "method=dpo", "dpo.beta=0.1,0.2"], tmp_path)) == 2
 
 
 def test_without_rows_nothing_is_planned(tmp_path: Path) -> None:

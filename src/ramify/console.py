@@ -129,15 +129,20 @@ def show_usage(usage: Usage) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A plain table; the first column is text, the others are figures. Brackets are text, never markup."""
+    """A plain table; the first column is text, the others are figures. Brackets are text, never markup, and what a
+    terminal would obey is written out."""
     made = Table(
-        title=escape(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+        title=_cell(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
     )
     for index, name in enumerate(columns):
-        made.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
+        made.add_column(_cell(name), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*map(_cell, row))
     return made
+
+
+def _cell(value: Any) -> str:
+    return escape(neutral(str(value)))
 
 
 def _progress(to: Console) -> Progress:

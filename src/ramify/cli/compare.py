@@ -21,7 +21,9 @@ def compare(
     out: Annotated[list[Path] | None, typer.Option(help="Report: .html, .md or .json; may be given again.")] = None,
     each: Annotated[bool, typer.Option("--each", help="Keep runs apart that differ in their seed alone.")] = False,
     title: Annotated[str | None, typer.Option(help="Of the report.")] = None,
-    near: Annotated[int, typer.Option(min=0, help="Training rows shown beside a broken answer; 0: none.")] = 3,
+    near: Annotated[
+        int | None, typer.Option(min=0, help="Training rows beside a broken answer of the report; 0: none; default 3.")
+    ] = None,
 ) -> None:
     """Compare on the same questions: a verdict in words, difference, 95 % interval, fixed, broken, exact p.
 
@@ -30,16 +32,20 @@ def compare(
     """
     from ramify.base.errors import ConfigError
     from ramify.evaluate.compare.comparison import compare_stages
+    from ramify.evaluate.compare.trace import ROWS
 
     for path in out or ():
         if path.suffix.lower() not in FORMS:
             raise ConfigError(f"--out {path}: a report ends in {', '.join(FORMS)}")
+    for option, value in (("--title", title), ("--near", near)):
+        if value is not None and not out:
+            raise ConfigError(f"{option} {value}: is of a report, and none is written", hint="--out report.html")
     if len(runs) < 2:
         raise ConfigError("two runs are needed to compare", hint="ramify compare runs/a runs/b")
     found = compare_stages(_stages(runs), title=title, each=each)
     _show(found)
     if out:
-        _write(found, out, near)
+        _write(found, out, ROWS if near is None else near)
 
 
 def _stages(names: Sequence[str]) -> list[Stage]:
@@ -75,14 +81,16 @@ def _wanted(example: Stage, name: str) -> Unmeasured:
 def _evaluated(wanted: Unmeasured) -> Path:
     """The folder of a model's evaluation, which is made now where there is none."""
     from ramify.base.errors import RamifyError
-    from ramify.console import console
+    from ramify.console import console, neutral
     from ramify.evaluate.compare.unmeasured import refused
 
     to = console()
     if wanted.is_done:
-        to.print(f"{wanted.name}: evaluated before, in {wanted.folder}", style="dim", markup=False, soft_wrap=True)
+        said = f"{wanted.name}: evaluated before, in {wanted.folder}"
+        to.print(neutral(said), style="dim", markup=False, soft_wrap=True)
         return wanted.folder
-    to.print(f"{wanted.name}: not evaluated yet; {wanted.command}", style="dim", markup=False, soft_wrap=True)
+    said = f"{wanted.name}: not evaluated yet; {wanted.command}"
+    to.print(neutral(said), style="dim", markup=False, soft_wrap=True)
     try:
         _measure(wanted)
     except RamifyError as error:
@@ -103,34 +111,34 @@ def _measure(wanted: Unmeasured) -> None:
 
 def _show(found: Comparison) -> None:
     """Verdicts first, then tables, then what a reader must know; on standard output."""
-    from ramify.console import output, table
+    from ramify.console import neutral, output, table
     from ramify.evaluate.compare import facts
-    from ramify.evaluate.report.rating_tables import MEASURES, measures
+    from ramify.evaluate.report.rating_tables import rating_table
+    from ramify.evaluate.report.rule_table import rule_table
 
     terminal = output()
     for each in facts.leading(found):
         said = f"{each.after.name} against {each.before.name}: {each.verdict}"
-        terminal.print(said, style="bold", markup=False, soft_wrap=True)
+        terminal.print(neutral(said), style="bold", markup=False, soft_wrap=True)
+        if each.categories:
+            terminal.print(neutral(f"by category: {each.by_category}"), markup=False, soft_wrap=True)
     tables = [
         ("", facts.answer_table(found.arms)),
         ("correct", facts.overall(found.contrasts)),
         ("could be read, right or wrong", facts.form_table(found.contrasts)),
         *((f"by category: {facts.title(each)}", facts.claims(each.categories)) for each in facts.leading(found)),
         ("right at least once in k", facts.chances(found.contrasts)),
+        ("rules", rule_table(found.arms)),
+        ("agreement with the assistant", rating_table([stage for arm in found.arms for stage in arm.stages])),
         ("settings that differ", facts.settings(found)),
     ]
     for caption, shown in tables:
         if shown.rows:
             terminal.print()
             terminal.print(table(caption, shown.columns, shown.rows))
-    stages = [stage for arm in found.arms for stage in arm.stages]
-    rated = [(stage.name, *measures(stage.ratings.overall)) for stage in stages if stage.ratings is not None]
-    if rated:
-        terminal.print()
-        terminal.print(table("", ("", *MEASURES), rated))
     terminal.print()
     for note in found.notes:
-        terminal.print(note, style="dim", markup=False, soft_wrap=True)
+        terminal.print(neutral(note), style="dim", markup=False, soft_wrap=True)
 
 
 def _write(found: Comparison, paths: Sequence[Path], near: int) -> None:

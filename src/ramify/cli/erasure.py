@@ -80,6 +80,9 @@ def _show(found: Erasure) -> None:
     terminal = output()
     terminal.print(table("", ("accuracy", "with the prompt", "without it"), cells))
     terminal.print()
-    rows = [(what, words.points(each), words.finding(each)) for what, each in found.differences.items()]
-    terminal.print(table("", ("", "points (95 % interval)", "finding"), rows))
+    rows = [
+        (what, words.points(each.paired), words.p_value(each.p_adjusted), words.outcome(each))
+        for what, each in found.differences.items()
+    ]
+    terminal.print(table("", ("", "points (95 % interval)", "p, corrected", "finding"), rows))
     terminal.print(found.headline, markup=False, soft_wrap=True)

@@ -60,9 +60,10 @@ def evaluate(
     }
     from ramify.cli.settings import given, with_gguf_file
     from ramify.console import SampleBar, console
-    from ramify.evaluate.settings import evaluation_config
+    from ramify.evaluate.settings import EVALUATION_READS, evaluation_config, refuse_unread
 
     config = with_gguf_file(evaluation_config(model, overrides or [], given(options)))
+    refuse_unread(overrides or [], EVALUATION_READS, "ramify eval")
     _refuse_drawing(config, [*given(options), *(each.partition("=")[0] for each in overrides or [])])
     console().print(_what(config), style="dim", markup=False)
     from ramify.evaluate.folder import drawn_before

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ramify.evaluate.judge.run import Ruling
     from ramify.evaluate.judge.scores import Standing
 
+_READ = {"adapter", "revision", "seed", "prompt", "sample", "evaluate.scoring", "engine", "endpoint"}
+_READ |= {"train.dtype", "train.quantize", "train.device", "train.micro_tokens"}
+
 
 def judge(
     before: Annotated[Path, typer.Argument(metavar="A", help="An evaluation, or a run that was evaluated.")],
@@ -33,13 +36,14 @@ def judge(
     """
     from ramify.base.errors import ConfigError
     from ramify.cli.settings import given, with_gguf_file
-    from ramify.console import SampleBar
-    from ramify.evaluate.settings import evaluation_config
+    from ramify.console import SampleBar, show_usage
+    from ramify.evaluate.settings import evaluation_config, refuse_unread
 
     if not model:
         raise ConfigError("who is to judge?", hint="--judge MODEL")
     options = {"engine": engine, "evaluate.scoring": scoring, "sample.max_new_tokens": max_new_tokens, "out": out}
     config = with_gguf_file(evaluation_config(model, overrides or [], given(options)))
+    refuse_unread(overrides or [], _READ, "ramify judge")
     from ramify.evaluate.folder import drawn_before
     from ramify.evaluate.judge.asking import CRITERIA
     from ramify.evaluate.judge.run import Case, default_folder, rule_on
@@ -52,6 +56,7 @@ def judge(
     with SampleBar("judging", len(case.questions), done=done) as bar:
         found = rule_on(case, config, folder, on_sample=bar, overwrite=overwrite)
     _show(found)
+    show_usage(found.usage)
     typer.echo(f"written to {folder}", err=True)
 
 
@@ -64,7 +69,7 @@ def _show(found: Ruling) -> None:
     before, after = found.case.before.name, found.case.after.name
     terminal.print(headline(before, after, told.overall), markup=False, soft_wrap=True)
     groups = [("all", told.overall), *told.categories.items()]
-    columns = ("", f"{after} better", f"{before} better", "tie", "errors", "win rate", "p")
+    columns = ("", f"{after} better", f"{before} better", "tie", "errors", "win rate", "p, corrected")
     terminal.print(table("", columns, [(name, *_cells(each)) for name, each in groups]))
     bias, rules = told.bias, told.rules
     shares = (
@@ -85,4 +90,4 @@ def _cells(found: Standing) -> tuple[str, ...]:
     from ramify.evaluate.words import p_value, rate
 
     counts = (found.wins, found.losses, found.ties, found.errors)
-    return (*map(str, counts), rate(found.win_rate) if found.n else "none", p_value(found.p))
+    return (*map(str, counts), rate(found.win_rate) if found.n else "none", p_value(found.p_adjusted))

@@ -37,6 +37,8 @@ def plan(
     config = config_from(arguments or [])
     if config.data.train is None:
         raise ConfigError("data.train is not set", hint="data.train=FILE, or data.train=task for the task's own rows")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder, a file is needed", hint="out=FOLDER is where the run goes")
     bars = Bars()
     bars.start("counting and measuring", None)
     try:
@@ -57,17 +59,25 @@ def _rows(made: Plan) -> Rows:
     return _counted(made) + _computed(made) + _needed(made) + _timed(made)
 
 
+def pass_names(method: str) -> tuple[str, str]:
+    """What the tokens of a dry run are those of, and its longest: of rejection sampling only prompts are known."""
+    if method == "rft":
+        return "tokens of all prompts", "longest prompt and answer in tokens"
+    return "tokens of one pass", "longest sequence in tokens"
+
+
 def _counted(made: Plan) -> Rows:
     """Of the rows."""
     counts, config = made.counts, made.config
     named = {"sft": "rows", "dpo": "pairs", "rft": "questions"}[config.method]
+    tokens, longest = pass_names(config.method)
     found = [
         (f"{named} to train on", f"{counts.rows:,}"),
         ("left out, too long (none is ever cut)", f"{counts.too_long:,}"),
         ("validation rows", f"{counts.valid_rows:,}"),
-        ("tokens of one pass", f"{counts.tokens:,}"),
+        (tokens, f"{counts.tokens:,}"),
         ("trained tokens of one pass", f"{counts.trained:,.0f}"),
-        ("longest sequence in tokens", f"{counts.longest:,}"),
+        (longest, f"{counts.longest:,}"),
         ("samples to draw", f"{counts.samples:,}"),
     ]
     return [row for row in found if row[1] != "0" or row[0].startswith("left out")]
@@ -95,7 +105,7 @@ def _computed(made: Plan) -> Rows:
 
 def _needed(made: Plan) -> Rows:
     """Of memory and disk."""
-    from ramify.plan.footprint import gigabytes
+    from ramify.plan.amounts import gigabytes
 
     least, has = made.footprint, made.memory
     how = "measured" if has.reached else "foreseen"
@@ -111,7 +121,7 @@ def _needed(made: Plan) -> Rows:
 
 def _timed(made: Plan) -> Rows:
     """Of time."""
-    from ramify.plan.plan import clock
+    from ramify.plan.amounts import clock
 
     took = made.duration
     if took is None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ramify.evaluate.scores import Rate
 
 _SHOWN = 3  # prompts whose two answers are printed
+_READ = {"adapter", "revision", "prompt", "task", "data.columns", "data.shape", "data.as_text", "engine"}
+_READ |= {"train.dtype", "train.quantize", "train.device", "train.micro_tokens"}
 
 
 def probe(
@@ -29,15 +31,19 @@ def probe(
     The base answers general prompts; both models read these answers, and their next-token distributions are compared.
     For example: ramify probe runs/polite --rows valid.jsonl
     """
-    from ramify.base.errors import ConfigError
+    from ramify.base.errors import ConfigError, RunError
     from ramify.base.runs import is_run
     from ramify.cli.settings import given
     from ramify.console import Bars
-    from ramify.evaluate.settings import evaluation_config
+    from ramify.evaluate.settings import evaluation_config, refuse_unread
 
     if out is None and not is_run(model):
         raise ConfigError(f"{model} is no run folder, so where is the result to go?", hint="--out FILE.json")
+    path = out or Path(model) / "probe.json"
+    if path.is_dir():
+        raise RunError(f"{path}: is a folder, a file is needed", hint="--out FILE.json")
     config = evaluation_config(model, overrides or [], given({"adapter": adapter}))
+    refuse_unread(overrides or [], _READ, "ramify probe")
     if config.engine != "own":
         raise ConfigError(f"engine = {config.engine}: a probe needs the own engine", hint="leave engine out")
     from ramify.evaluate.probe.run import Wish, write_probe
@@ -48,9 +54,8 @@ def probe(
         found = measure(config, Wish(base, rows, prompts, max_new_tokens), bars)
     finally:
         bars.close()
-    path = out or Path(model) / "probe.json"
-    write_probe(found, path)
     _show(found)
+    write_probe(found, path)
     typer.echo(f"written to {path}", err=True)
 
 
@@ -71,7 +76,7 @@ def _show(found: Probe) -> None:
         _show_held_out(found.held_out)
     changed = [each for each in told.answers if each.base != each.tuned][:_SHOWN]
     for each in changed:
-        terminal.print(f"\n{each.prompt}", style="bold", markup=False)
+        terminal.print(f"\n{_line(each.prompt)}", style="bold", markup=False)
         terminal.print(f"  base:  {_line(each.base)}", markup=False)
         terminal.print(f"  tuned: {_line(each.tuned)}", markup=False)
 

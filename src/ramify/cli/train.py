@@ -149,21 +149,23 @@ def _layout(processes: int | None, nodes: int | None) -> Layout:
 
 def _show_dry_run(config: RunConfig, resume: bool, overwrite: bool) -> None:
     """What the run would do, on standard output."""
+    from ramify.cli.plan import pass_names
     from ramify.console import Bars, output, table
+    from ramify.plan.amounts import gigabytes
     from ramify.plan.beforehand import refuse_what_cannot_fit
-    from ramify.plan.footprint import gigabytes
     from ramify.train.dryrun import dry_run
 
     found = dry_run(config, resume=resume, overwrite=overwrite)
     least = refuse_what_cannot_fit(config)
     for note in found.notes:
         Bars().note(note)
+    tokens, longest = pass_names(config.method)
     counts = {
         "rows": found.rows,
         "left out, too long": found.too_long,
-        "tokens of one pass": found.tokens,
+        tokens: found.tokens,
         "trained tokens of one pass": round(found.trained),
-        "longest sequence in tokens": found.longest,
+        longest: found.longest,
         "optimizer steps": found.steps,
         "of them warm-up": 0 if found.course is None else found.course.schedule.warmup,
         "samples to draw": found.samples,

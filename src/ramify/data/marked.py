@@ -64,11 +64,13 @@ def marked_turns(text: str, field: str, place: Place) -> list[dict[str, str]] | 
 
 
 def _style_of(text: str) -> str | None:
-    for style, marker in _STYLES.items():
-        first = marker.search(text)
-        if first is not None and (style != "lines" or not text[: first.start()].strip()):
-            return style
-    return None
+    """The style of the first marker: what stands behind it may speak of others. Names at line starts come last."""
+    style, first = None, len(text)
+    for name, marker in _STYLES.items():
+        found = None if name == "lines" and style else marker.search(text, 0, first)
+        if found is not None:
+            style, first = name, found.start()
+    return None if style == "lines" and text[:first].strip() else style
 
 
 def _markers(style: str, text: str) -> list[re.Match[str]]:

@@ -15,8 +15,9 @@ from ramify.console import Bars, output, table
 from ramify.demo.speed import Speed
 from ramify.demo.stages import DemoStage
 from ramify.evaluate import words
+from ramify.evaluate.compare.comparison import Comparison
 from ramify.evaluate.run import Evaluation
-from ramify.evaluate.stages import Stage, compare
+from ramify.evaluate.stages import Stage
 from ramify.export.card import parity_head, parity_lines
 from ramify.export.run import Export
 
@@ -105,17 +106,18 @@ class Narrator:
         self._line("")
         self._line("Not exported to GGUF: pip install 'ramify[export]' brings what that needs.", "dim")
 
-    def end(self, stages: list[Stage], out: Path, seconds: float) -> None:
+    def end(self, found: Comparison, out: Path, seconds: float) -> None:
         """The table, what it shows, and what to do next."""
         self._line("")
         rows = [
-            (stage.name, words.rate(stage.scores.accuracy), words.rate(stage.scores.answer_rate), stage.scores.n)
-            for stage in stages
+            (arm.name, words.rate(arm.scores.accuracy), words.rate(arm.scores.answer_rate), arm.scores.n)
+            for arm in found.arms
         ]
         self._print(table("", ("", "accuracy (95 % interval)", "answered", "questions"), rows))
         self._line("")
-        for before in stages[:-1]:
-            self._line(words.headline(before.name, stages[-1].name, compare(before, stages[-1])), "bold")
+        for each in found.contrasts:
+            if each.after is found.arms[-1]:
+                self._line(f"{each.after.name} against {each.before.name}: {each.verdict}", "bold")
         self._line("")
         self._line(f"report: {out / 'report.html'}   results: {out / 'results.json'}   ({seconds:.0f} s)")
         self._line("next:", "dim")

@@ -19,13 +19,15 @@ from ramify.console import SampleBar
 from ramify.demo.narrator import Narrator
 from ramify.demo.speed import Speed, measure_speed
 from ramify.demo.stages import DemoStage, demo_stages
-from ramify.evaluate.compare.comparison import compare_stages
+from ramify.evaluate.compare.comparison import Comparison, compare_stages
 from ramify.evaluate.compare.trace import traced
 from ramify.evaluate.folder import drawn_before
-from ramify.evaluate.report.write import Extras, write_report
+from ramify.evaluate.report.extras import Extras
+from ramify.evaluate.report.write import write_report
 from ramify.evaluate.run import evaluate, load, problems_of
+from ramify.evaluate.scores import Scores
 from ramify.evaluate.settings import evaluation_config
-from ramify.evaluate.stages import Stage, compare
+from ramify.evaluate.stages import Stage
 from ramify.export.card import parity_head, parity_lines
 from ramify.export.plan import Wish
 from ramify.export.run import Export, export
@@ -83,13 +85,14 @@ def run_demo(options: DemoOptions, narrator: Narrator | None = None) -> dict[str
     speed = measure_speed(base, stages[1].config, measured[1])
     say.speed(speed)
     exported, failure = _tried(stages[-1], options, say)
-    results = _results(stages, measured, speed, perf_counter() - began)
+    comparison = compare_stages(measured, title=_title(stages[0].config), each=True)
+    results = _results(stages, comparison, speed, perf_counter() - began)
     write_json(options.out / "results.json", {**results, "parity": to_plain(list(exported.rows if exported else ()))})
     tables = {"Export": (parity_head(exported.rows), parity_lines(exported.rows))} if exported else {}
     notes = (f"The export failed: {failure}",) if failure else ()
-    comparison = traced(compare_stages(measured, title=_title(stages[0].config)))
-    write_report(options.out / "report.html", comparison, Extras(notes=notes, speed=speed.table(), tables=tables))
-    say.end(measured, options.out, perf_counter() - began)
+    extras = Extras(notes=notes, speed=speed.table(), tables=tables)
+    write_report(options.out / "report.html", traced(comparison), extras)
+    say.end(comparison, options.out, perf_counter() - began)
     if failure is not None:
         raise failure
     _refuse_failed(exported)
@@ -212,19 +215,22 @@ def _is_measured(config: RunConfig) -> bool:
     return bool(Run(config.out).record.get("config") == config.model_dump(mode="json"))
 
 
-def _results(stages: list[DemoStage], measured: list[Stage], speed: Speed, seconds: float) -> dict[str, Any]:
+def _results(stages: list[DemoStage], found: Comparison, speed: Speed, seconds: float) -> dict[str, Any]:
     """What results.json holds: the rates of each stage, and every later stage compared with the earlier ones."""
-    found: dict[str, Any] = {stage.key: _rates(each) for stage, each in zip(stages, measured, strict=True)}
-    found["compared"] = {
-        f"{stages[i].key} → {stages[j].key}": to_plain(compare(measured[i], measured[j]))
-        for j in range(len(stages))
-        for i in range(j)
+    keys = {arm.name: stage.key for stage, arm in zip(stages, found.arms, strict=True)}
+    rates: dict[str, Any] = {keys[arm.name]: _rates(arm.scores) for arm in found.arms}
+    compared = {
+        f"{keys[each.before.name]} → {keys[each.after.name]}": {
+            **to_plain(each.overall.paired),
+            "p_adjusted": each.overall.p_adjusted,
+            "verdict": each.verdict,
+        }
+        for each in found.contrasts
     }
-    return {**found, "speed": to_plain(speed), "seconds": round(seconds, 1)}
+    return {**rates, "compared": compared, "speed": to_plain(speed), "seconds": round(seconds, 1)}
 
 
-def _rates(stage: Stage) -> dict[str, Any]:
-    scores = stage.scores
+def _rates(scores: Scores) -> dict[str, Any]:
     return {
         "accuracy": scores.accuracy.value,
         "accuracy_interval": [scores.accuracy.low, scores.accuracy.high],

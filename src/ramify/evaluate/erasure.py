@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from ramify.base.errors import ConfigError, RunError
 from ramify.base.records import to_plain, write_json
 from ramify.base.runs import open_run
 from ramify.evaluate import words
-from ramify.evaluate.compare.comparison import compare_stages
-from ramify.evaluate.report.write import Extras, write_report
+from ramify.evaluate.compare.comparison import Comparison, compare_stages
+from ramify.evaluate.report.extras import Extras
+from ramify.evaluate.report.write import write_report
 from ramify.evaluate.run import Watcher, evaluate, load, problems_of
-from ramify.evaluate.scores import Paired
-from ramify.evaluate.stages import Stage, compare
+from ramify.evaluate.stages import Stage, stage
+from ramify.evaluate.statistics.findings import Finding, Outcome
 
 NAMES = ("start-with", "start-without", "tuned-with", "tuned-without")
 """Folders of the four evaluations."""
@@ -33,7 +35,7 @@ NAMES = ("start-with", "start-without", "tuned-with", "tuned-without")
 
 @dataclass(frozen=True)
 class Erasure:
-    """The four evaluations and their differences.
+    """The four evaluations, and what they show.
 
     Attributes:
         start_with, start_without, tuned_with, tuned_without: model, and whether it was given the prompt.
@@ -49,16 +51,20 @@ class Erasure:
         """The start model without the prompt first, the tuned model without it last."""
         return self.start_without, self.start_with, self.tuned_with, self.tuned_without
 
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Each with each; what is claimed is corrected over all of them."""
+        return compare_stages(self.stages, title="Prompt erasure", each=True)
+
     @property
-    def differences(self) -> dict[str, Paired]:
-        """By what they say."""
+    def differences(self) -> dict[str, Finding]:
+        """By what they are about; findings of the comparison."""
+        found = {(each.before.stage, each.after.stage): each.overall for each in self.comparison.contrasts}
         return {
-            "the prompt helps the start model": compare(self.start_without, self.start_with),
-            "training helps where there is no prompt": compare(self.start_without, self.tuned_without),
-            "the tuned model without the prompt, against the start model with it": compare(
-                self.start_with, self.tuned_without
-            ),
-            "the prompt still helps the tuned model": compare(self.tuned_without, self.tuned_with),
+            "the start model with the prompt, against itself without": found[self.start_without, self.start_with],
+            "the tuned model against the start model, both without": found[self.start_without, self.tuned_without],
+            "the tuned model without, against the start model with": found[self.start_with, self.tuned_without],
+            "the tuned model without, against itself with the prompt": found[self.tuned_with, self.tuned_without],
         }
 
     @property
@@ -68,19 +74,21 @@ class Erasure:
         None where it cannot be shown that the prompt was worth anything.
         """
         worth, gained = list(self.differences.values())[:2]
-        return gained.difference / worth.difference if worth.shown and worth.difference > 0 else None
+        if worth.outcome is not Outcome.BETTER:
+            return None
+        return gained.paired.difference / worth.paired.difference
 
     @property
     def headline(self) -> str:
         """One sentence on what moved."""
         worth, gained, *_ = self.differences.values()
         if self.moved is None:
-            return f"It cannot be shown that the prompt helps the start model: {words.points(worth)} points."
-        if not (gained.shown and gained.difference > 0):
-            return f"Without the prompt no gain can be shown: {words.points(gained)} points."
+            return f"It cannot be shown that the prompt helps the start model: {words.points(worth.paired)} points."
+        if gained.outcome is not Outcome.BETTER:
+            return f"Without the prompt no gain can be shown: {words.points(gained.paired)} points."
         return (
-            f"The prompt is worth {words.points(worth)} points to the start model; the tuned model has gained "
-            f"{words.points(gained)} without it: {100 * self.moved:.0f} % of it."
+            f"The prompt is worth {words.points(worth.paired)} points to the start model; the tuned model has gained "
+            f"{words.points(gained.paired)} without it: {100 * self.moved:.0f} % of it."
         )
 
 
@@ -136,11 +144,10 @@ def measure(
             name = f"{model}-{kind}"
             with watch(name, len(problems)) as watcher:
                 evaluate(configs[name], loaded=loaded, problems=problems, on_sample=watcher, overwrite=overwrite)
-    found = Erasure(**{name.replace("-", "_"): Stage(_title(name), _folder(configs[name])) for name in NAMES})
+    found = Erasure(**{name.replace("-", "_"): stage(_folder(configs[name]), _title(name)) for name in NAMES})
     folder = _folder(configs["tuned-without"]).parent
     write_json(folder / "erasure.json", to_plain(_summary(found)))
-    comparison = compare_stages(found.stages, title="Prompt erasure", each=True)
-    write_report(folder / "report.html", comparison, Extras(notes=(found.headline,)))
+    write_report(folder / "report.html", found.comparison, Extras(notes=(found.headline,)))
     return found
 
 

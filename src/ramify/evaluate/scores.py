@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from math import lcm
 from statistics import fmean
 
 from ramify.base.errors import DataError
@@ -46,7 +48,8 @@ class Scores:
         stop_rate: share that ended by itself or at a stop string, not at the length limit.
         truncated: share cut off by the length limit before an answer.
         pass_at_k: k -> chance that one of k samples is correct.
-        maj_at_k: k -> share of problems whose most frequent answer of k samples is correct.
+        maj_at_k: k -> share of problems whose most frequent answer of k samples is correct; empty where the task's
+            answers are open texts, which do not vote.
         tokens: mean number of new tokens of a sample.
     """
 
@@ -117,7 +120,7 @@ def score(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> Scores:
         stop_rate=rate_of([[s.stop is not Stop.LENGTH for s, _ in group] for group in groups.values()]),
         truncated=rate_of([[v.reason is Reason.TRUNCATED for _, v in group] for group in groups.values()]),
         pass_at_k={k: _pass(votes.values(), k) for k in ks},
-        maj_at_k={k: _majority(votes.values(), k) for k in ks},
+        maj_at_k={} if _are_open(verdicts) else {k: _majority(votes.values(), k) for k in ks},
         tokens=fmean(len(s.token_ids) for s, _ in both) if both else 0.0,
     )
 
@@ -130,20 +133,23 @@ def paired(a: Iterable[Verdict], b: Iterable[Verdict]) -> Paired:
 def paired_shares(before: Shares, after: Shares) -> Paired:
     """Compare shares problem by problem: `after` minus `before`, on the problems that both have.
 
-    The interval is Tango's score interval when every share is 0 or 1 (one sample each), else a bootstrap over
-    problems (`resampling.bootstrap`), whose draws are keyed: equal shares give equal intervals.
+    The interval is Tango's score interval when every share is 0 or 1 (one sample each) or no share moved, which is no
+    proof that none would; else a bootstrap over problems (`resampling.bootstrap`), whose draws are keyed: equal shares
+    give equal intervals.
     """
-    pairs = [(before[name], after[name]) for name in before if name in after]
+    names = [name for name in before if name in after]
+    unit, pairs = _on_grid([(before[name], after[name]) for name in names])
     left_out = len(before) + len(after) - 2 * len(pairs)
     differences = [y - x for x, y in pairs]
     fixed, broken = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    both_right = sum(x == y and 2 * x >= 1 for x, y in pairs)
+    both_right = sum(x == y and 2 * x >= unit for x, y in pairs)
     both_wrong = len(pairs) - fixed - broken - both_right
-    if all(_is_all_or_nothing(x) and _is_all_or_nothing(y) for x, y in pairs):
+    are_shares = all(0 <= x <= unit and 0 <= y <= unit for x, y in pairs)
+    if are_shares and (unit == 1 or not any(differences)):
         return paired_counts(fixed, broken, both_right, both_wrong, left_out=left_out)
-    low, high = bootstrap([float(d) for d in differences])
+    low, high = bootstrap([d / unit for d in differences])
     return Paired(
-        difference=float(sum(differences) / len(pairs)),
+        difference=sum(differences) / (len(pairs) * unit),
         low=low,
         high=high,
         fixed=fixed,
@@ -153,8 +159,14 @@ def paired_shares(before: Shares, after: Shares) -> Paired:
         p=sign_flip(differences),
         n=len(pairs),
         left_out=left_out,
-        square=fmean(float(d) ** 2 for d in differences),
+        square=sum(d * d for d in differences) / (len(pairs) * unit * unit),
     )
+
+
+def _on_grid(pairs: Sequence[tuple[Fraction, Fraction]]) -> tuple[int, list[tuple[int, int]]]:
+    """The pairs as whole numbers of 1 / unit, which are exact too, and quicker by far."""
+    unit = lcm(*{share.denominator for pair in pairs for share in pair})
+    return unit, [(x.numerator * (unit // x.denominator), y.numerator * (unit // y.denominator)) for x, y in pairs]
 
 
 def paired_counts(fixed: int, broken: int, both_right: int, both_wrong: int, *, left_out: int = 0) -> Paired:
@@ -176,10 +188,6 @@ def paired_counts(fixed: int, broken: int, both_right: int, both_wrong: int, *, 
     )
 
 
-def _is_all_or_nothing(share: Fraction) -> bool:
-    return share.denominator == 1 and share.numerator in (0, 1)
-
-
 def correctness(verdicts: Iterable[Verdict]) -> dict[str, Fraction]:
     """Problem -> share of its graded samples that are correct."""
     return share_of((v.problem_id, v.reason is Reason.CORRECT) for v in verdicts if v.reason is not Reason.ERROR)
@@ -191,7 +199,13 @@ def share_of(found: Iterable[tuple[str, bool]]) -> dict[str, Fraction]:
     for name, holds in found:
         counts[name][0] += holds
         counts[name][1] += 1
-    return {name: Fraction(held, total) for name, (held, total) in counts.items()}
+    return {name: _share(held, total) for name, (held, total) in counts.items()}
+
+
+@lru_cache(maxsize=4096)
+def _share(held: int, total: int) -> Fraction:
+    """The same few fractions come up for thousands of problems."""
+    return Fraction(held, total)
 
 
 def graded(samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> list[tuple[Sample, Verdict]]:
@@ -240,6 +254,12 @@ def _pass(groups: Iterable[Sequence[Verdict]], k: int) -> float:
     """Mean pass@k over the problems with at least k graded samples."""
     values = [pass_at_k(len(g), sum(v.reason is Reason.CORRECT for v in g), k) for g in groups if len(g) >= k]
     return fmean(values) if values else 0.0
+
+
+def _are_open(verdicts: Iterable[Verdict]) -> bool:
+    """Whether answers were found, and none of them has a form that could be counted."""
+    answered = [verdict for verdict in verdicts if verdict.reason in ANSWERED]
+    return bool(answered) and all(verdict.answer is None for verdict in answered)
 
 
 def _majority(groups: Iterable[Sequence[Verdict]], k: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,8 @@ _NAMING = ("adapter", "task.name", "prompt.fewshot", "prompt.chat_template", "ev
 _DECIDING = {"model", "adapter", "revision", "seed", "prompt", "task", "sample", "evaluate"}
 _DECIDING |= {"engine", "endpoint.base_url"}
 _DECIDING |= {"train.dtype", "train.quantize", "train.device"}
+EVALUATION_READS = _DECIDING | {"endpoint", "out", "train.micro_tokens"}
+"""Settings and sections that an evaluation reads."""
 
 
 def evaluation_config(model: str, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> RunConfig:
@@ -64,6 +66,21 @@ def _refuse_idle(config: RunConfig, named: Sequence[str]) -> None:
         raise ConfigError(f"{idle[0]}: does nothing with engine = {config.engine}", hint=f"leave {idle[0]} out")
 
 
+def refuse_unread(overrides: Sequence[str], read: Collection[str], command: str) -> None:
+    """Refuse settings that were asked of a command that does not read them.
+
+    Args:
+        overrides: `key=value`; read: settings by dotted name, or whole sections.
+
+    Raises:
+        ConfigError: there is one; names the first.
+    """
+    for name in (each.partition("=")[0] for each in overrides):
+        if name not in read and name.partition(".")[0] not in read:
+            hint = "--out says where the result goes" if name == "out" else f"leave {name} out"
+            raise ConfigError(f"{name}: {command} does not read it", hint=hint)
+
+
 def deciding(config: RunConfig) -> dict[str, Any]:
     """What decides an evaluation's result: its settings by dotted name, without those that it does not read.
 
@@ -97,7 +114,8 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _of_run(folder: str, engine: str) -> dict[str, Any]:
-    """What a run's evaluation takes over: revision, prompt, task, length of completions, problems, seed, device."""
+    """What a run's evaluation takes over: revision, prompt, task, length of completions, problems, seed, device, and
+    whether its rows are whole texts."""
     settings: dict[str, Any] = open_run(folder).record.get("config") or {}
     kept = {name: dict(settings[name]) for name in ("prompt", "task", "evaluate") if settings.get(name)}
     train = settings.get("train") or {}
@@ -106,6 +124,8 @@ def _of_run(folder: str, engine: str) -> dict[str, Any]:
     sample = settings.get("sample") or {}
     length = {name: sample[name] for name in ("max_new_tokens", "stop", "live") if name in sample}
     own = {"model": folder, "revision": settings.get("revision"), "seed": settings.get("seed", 42)}
+    if (settings.get("data") or {}).get("as_text"):
+        kept["data"] = {"as_text": True}
     return {**kept, **own, "train": machine, "sample": length}
 
 

@@ -70,10 +70,18 @@ class Stage:
         return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None and "step" in row]
 
     def artefact(self, name: str) -> dict[str, Any] | None:
-        """A JSON document of the training run, or None when it wrote none of that name."""
+        """A JSON document of the training run, or None when it wrote none of that name.
+
+        Raises:
+            RunError: it cannot be read.
+        """
         if self.training is None or not (self.training / name).is_file():
             return None
-        value = json.loads((self.training / name).read_text(encoding="utf-8"))
+        path = self.training / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
         return value if isinstance(value, dict) else None
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ramify.evaluate.scores import Paired, Rate
-from ramify.evaluate.statistics.findings import LEVEL, Finding
+from ramify.evaluate.statistics.findings import LEVEL, Finding, Outcome
 
-
-def headline(before: str, after: str, found: Paired) -> str:
-    """One sentence on what `after` gained or lost against `before`; says so when nothing can be shown."""
-    interval = f"95 % interval {_points(found.low)} to {_points(found.high)}, n = {found.n}"
-    if not found.shown:
-        gained = _signed(found.difference)
-        return f"No difference can be shown between {before} and {after}: {gained} points ({interval})."
-    more = "more" if found.difference > 0 else "fewer"
-    gained = _points(abs(found.difference))
-    if found.difference < 0:
-        interval = f"95 % interval {_points(-found.high)} to {_points(-found.low)}, n = {found.n}"
-    return f"{after} answers {gained} points {more} questions correctly than {before} ({interval})."
+_NAMED = 8
+"""Categories that are named in a sentence."""
+_OUTCOMES = {Outcome.BETTER: "better", Outcome.WORSE: "worse", Outcome.NOT_SHOWN: "cannot be told"}
 
 
 def verdict(found: Finding) -> str:
@@ -32,6 +25,25 @@ def verdict(found: Finding) -> str:
     return f"{said}: {_missing(found)} {figures}" if pair.n else "no problem was graded on both sides"
 
 
+def by_category(found: Mapping[str, Finding]) -> str:
+    """What became better and worse by category: `better in a and b; worse in c; 6 more cannot be told`.
+
+    Empty where there are no categories.
+    """
+    names = {each: [name for name, one in found.items() if one.outcome is each] for each in Outcome}
+    open_ones = len(names[Outcome.NOT_SHOWN])
+    parts = [f"{each.value} in {_joined(names[each])}" for each in (Outcome.BETTER, Outcome.WORSE) if names[each]]
+    if open_ones:
+        parts.append(f"{open_ones} more cannot be told" if parts else f"none of {open_ones} can be told")
+    return "; ".join(parts)
+
+
+def _joined(names: list[str]) -> str:
+    """Names as people list them, the last ones counted where there are many."""
+    named = names if len(names) <= _NAMED else [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} others"]
+    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
+
+
 def _missing(found: Finding) -> str:
     """What it would take to show a difference of this size."""
     if found.paired.difference == 0:
@@ -39,10 +51,10 @@ def _missing(found: Finding) -> str:
     if found.needed is None:
         return "more training seeds would be needed, more problems alone would not do"
     if found.needed > found.paired.n:
-        return f"about {_round(found.needed):,} would be needed"
+        return f"about {needed(found)} would be needed"
     if found.tests > 1 and found.paired.shown and found.paired.p <= LEVEL:
         return f"it does not outlast the correction for {found.tests} tests"
-    return "the interval just reaches 0" if not found.paired.shown else "the exact p is just above 0.05"
+    return "the interval just reaches 0" if not found.paired.shown else "p is just above 0.05"
 
 
 def _round(count: int) -> int:
@@ -55,11 +67,14 @@ def _interval(pair: Paired) -> str:
     return f"95 % interval {_signed(pair.low)} to {_signed(pair.high)}"
 
 
-def finding(found: Paired) -> str:
-    """`better`, `worse`, or that no difference can be shown."""
-    if not found.shown:
-        return "no difference can be shown"
-    return "better" if found.difference > 0 else "worse"
+def outcome(found: Finding) -> str:
+    """`better`, `worse`, or that it cannot be told."""
+    return _OUTCOMES[found.outcome]
+
+
+def needed(found: Finding) -> str:
+    """How many problems it would take, as the verdict says it; a dash where more problems are not what it lacks."""
+    return f"{_round(found.needed):,}" if found.needed is not None and found.needed > found.paired.n else "–"
 
 
 def percent(value: float) -> str:
@@ -82,11 +97,12 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _points(share: float) -> str:
-    """A share in points with one decimal, a true minus sign, and no minus before zero."""
-    return f"{100 * share:.1f}".replace("-0.0", "0.0").replace("-", "−")
+def signed(value: float) -> str:
+    """A number with one decimal and its sign, a true minus; zero has none."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def _signed(share: float) -> str:
-    text = _points(share)
-    return text if text.startswith("−") or text == "0.0" else f"+{text}"
+    """A share in points."""
+    return signed(100 * share)

@@ -40,16 +40,19 @@ class Need:
 
 
 def need(measured: Measured, room: float) -> Need:
-    """The largest memory of a run, from what was measured of it."""
-    training = foreseen_peak(measured.steps, measured.size.largest)
-    parts = {"loading": float(measured.loaded), "training": training}
-    for name, each in (
-        ("evaluation", measured.evaluation),
-        ("reference", measured.reference),
-        ("sampling", measured.drawing),
-    ):
-        if each is not None:
-            parts[name] = float(each.peak)
+    """The largest memory of a run, from what was measured of it.
+
+    A process never has a smaller peak than it had before, so that parts are in the order they were tried in: the first
+    one that reaches the largest memory is the one that needs it.
+    """
+    peaks = {
+        "sampling": None if measured.drawing is None else measured.drawing.peak,
+        "loading": measured.loaded,
+        "training": foreseen_peak(measured.steps, measured.size.largest),
+        "evaluation": None if measured.evaluation is None else measured.evaluation.peak,
+        "reference": None if measured.reference is None else measured.reference.peak,
+    }
+    parts = {name: float(peak) for name, peak in peaks.items() if peak is not None}
     part = max(parts, key=lambda name: parts[name])
     return Need(round(parts[part]), room, part, measured.reached)
 
@@ -86,8 +89,10 @@ def memory_changes(config: RunConfig, found: Footprint, measured: Measured | Non
         has: what it needs, and the room there is.
     """
     settings = config.train
-    if has.part == "sampling":
-        return f"sample.live={max(1, config.sample.live // 2)}"
+    if has.part == "sampling" and config.sample.live > 1:
+        return f"sample.live={config.sample.live // 2} (the result stays the same)"
+    if has.part in ("sampling", "loading"):
+        return smaller_model(config, found, has.room)
     if measured is not None and found.memory < has.room:
         tokens = tokens_that_fit(measured.steps, has.room)
         if longest <= tokens < measured.size.largest:

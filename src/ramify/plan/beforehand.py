@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, RunError
+from ramify.base.runs import is_run
 from ramify.model.load import choose_device
 from ramify.plan.advice import smaller_model
-from ramify.plan.footprint import Footprint, footprint, free_disk, gigabytes
+from ramify.plan.amounts import gigabytes
+from ramify.plan.footprint import Footprint, footprint, free_disk
 from ramify.sample.weights import free_memory
 from ramify.train.folder import run_folder
 
@@ -43,8 +47,16 @@ def memory_shortage(config: RunConfig, found: Footprint, room: float) -> str | N
 
 
 def disk_shortage(config: RunConfig, needed: int) -> str | None:
-    """A line when the disk has no room for so many bytes, or None."""
-    left = free_disk(run_folder(config))
+    """A line when the disk has no room for so many bytes, or None.
+
+    A run that is in the folder is gone on with or replaced, so that its files make room for the new ones.
+    """
+    folder = run_folder(config)
+    left = free_disk(folder) + (_bytes(folder) if is_run(folder) else 0)
     if needed <= left:
         return None
-    return f"{run_folder(config)}: checkpoints take {gigabytes(needed)}, and {gigabytes(left)} of disk are free"
+    return f"{folder}: checkpoints take {gigabytes(needed)}, and {gigabytes(left)} of disk are free"
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -14,6 +14,7 @@ from ramify.train.dryrun import Course
 from ramify.train.objective import Objective, Supervised
 from ramify.train.preference import Preference
 from ramify.train.schedule import Schedule
+from ramify.train.store import TokenStore
 from ramify.tree.pack import micro_batches
 from ramify.tree.tree import grow
 
@@ -168,14 +169,26 @@ def sequences_of(objective: Objective, indices: Sequence[int]) -> list[TokenSequ
 
 def row_lengths(objective: Objective) -> Lengths:
     """[n] int64, unshared tokens of each row (both sides of a pair)."""
-    n = sum(len(group) for group in objective.groups)
     if isinstance(objective, Preference):
         pairs = objective.pairs
         sides = zip(pairs.prompt_of, pairs.chosen, pairs.rejected, strict=True)
         found = (2 * len(pairs.prompts[prompt]) + len(one) + len(other) for prompt, one, other in sides)
-        return np.fromiter(found, np.int64, n)
-    assert isinstance(objective, Supervised)
-    return np.fromiter((len(sequence.ids) for sequence in objective.sequences), np.int64, n)
+        return np.fromiter(found, np.int64, len(pairs))
+    return _store(objective).lengths
+
+
+def answer_lengths(objective: Objective) -> Lengths:
+    """[n] int64, tokens of each completion that is imitated, its stop token among them (of a pair the chosen one)."""
+    if isinstance(objective, Preference):
+        return np.array([len(each) for each in objective.pairs.chosen], np.int64)
+    store = _store(objective)
+    return store.lengths - store.prompts
+
+
+def _store(objective: Objective) -> TokenStore:
+    """The rendered rows: their lengths are known, and no row has to be read."""
+    assert isinstance(objective, Supervised) and isinstance(objective.sequences, TokenStore)
+    return objective.sequences
 
 
 def _due(schedule: Schedule, every: int | None) -> set[int]:

@@ -39,7 +39,7 @@ class Duration:
     @property
     def low(self) -> float:
         """Lower end of the range."""
-        return self.seconds * (1 - self.error)
+        return self.seconds * max(0.0, 1 - self.error)
 
     @property
     def high(self) -> float:

@@ -107,14 +107,6 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def gigabytes(count: float) -> str:
-    """Bytes as people read them: 850 kB, 24 MB, 1.62 GB."""
-    for unit, size, digits in (("GB", 1e9, 2), ("MB", 1e6, 0), ("kB", 1e3, 0)):
-        if count >= size:
-            return f"{count / size:,.{digits}f} {unit}"
-    return f"{count:.0f} bytes"
-
-
 def uses_reference(config: RunConfig) -> bool:
     """Whether log-probabilities of a reference are computed before the first step."""
     return config.method == "dpo" and config.dpo.loss not in REFERENCE_FREE

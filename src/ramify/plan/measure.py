@@ -7,15 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ramify.base import errors
 from ramify.base.config import RunConfig
-from ramify.base.errors import RamifyError, TrainingError
+from ramify.base.errors import RamifyError, RunError, TrainingError
 from ramify.base.records import write_json
 from ramify.plan.measured import Measured
 from ramify.train.folder import run_folder
+from ramify.train.interrupt import terminable
 
 _MODULE = "ramify.plan.rehearse"
 ASKED, FOUND = "asked.json", "found.json"
@@ -37,10 +39,15 @@ def measure(config: RunConfig, memory: float) -> Measured | None:
     Raises:
         RamifyError: what the run itself would refuse.
         TrainingError: the process ended in another way.
+        KeyboardInterrupt: the user stopped it; the process is ended, and its files are removed.
     """
     there = run_folder(config).absolute()
     beside = next(each for each in there.parents if each.is_dir())
-    with tempfile.TemporaryDirectory(prefix=".ramify-plan-", dir=beside) as folder:
+    with terminable(), ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".ramify-plan-", dir=beside))
+        except OSError as error:
+            raise RunError(f"{there}: cannot be written: {error.strerror or error}") from None
         return _measured(Path(folder), config, memory)
 
 

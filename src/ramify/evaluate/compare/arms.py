@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ramify.base.errors import RunError
 from ramify.base.runs import Run, is_run
-from ramify.base.types import Sample, Verdict
-from ramify.evaluate.scores import Scores, graded, score, share_of
+from ramify.base.types import Reason, Sample, Verdict
+from ramify.evaluate.scores import ANSWERED, Rate, Scores, graded, rate_of, score, share_of
 from ramify.evaluate.stages import Stage
 
 Holds = Callable[[Sample, Verdict], bool]
 """What is counted of an answer."""
 Answers = tuple[tuple[Sample, Verdict], ...]
 _FREE = frozenset({"seed", "out"})
+"""Settings of a run that may differ within an arm; those of its sections may not: task.seed makes other rows."""
+_OF_ROWS = frozenset({"data.train", "problems"})
 _DEEPEST = 20
 """Runs that a run may stand on, one on the other."""
 
@@ -76,9 +79,45 @@ class Arm:
             maj_at_k=_means([each.maj_at_k for each in own]),
         )
 
+    @cached_property
+    def lengths(self) -> list[dict[str, Fraction]]:
+        """Of each evaluation: problem -> mean number of new tokens of its answers."""
+        made = []
+        for answers in self.answers:
+            counts: dict[str, list[int]] = defaultdict(list)
+            for sample, _ in answers:
+                counts[sample.problem_id].append(len(sample.token_ids))
+            made.append({name: Fraction(sum(each), len(each)) for name, each in counts.items()})
+        return made
+
+    @cached_property
+    def right_counts(self) -> list[dict[str, tuple[int, int]]]:
+        """Of each evaluation: problem -> its answers, and how many of them are right."""
+        made = []
+        for answers in self.answers:
+            drawn = Counter(sample.problem_id for sample, _ in answers)
+            right = Counter(sample.problem_id for sample, verdict in answers if verdict.reason is Reason.CORRECT)
+            made.append({name: (count, right[name]) for name, count in drawn.items()})
+        return made
+
+    @cached_property
+    def right_when_answered(self) -> Rate:
+        """Share correct of the answers that could be read, over all its evaluations."""
+        groups: dict[str, list[bool]] = defaultdict(list)
+        for sample, verdict in chain.from_iterable(self.answers):
+            if verdict.reason in ANSWERED:
+                groups[sample.problem_id].append(verdict.reason is Reason.CORRECT)
+        return rate_of(list(groups.values()))
+
     def shares(self, holds: Holds) -> list[dict[str, Fraction]]:
-        """Of each evaluation: problem -> share of its answers of which `holds` is true."""
-        return [share_of((s.problem_id, holds(s, v)) for s, v in answers) for answers in self.answers]
+        """Of each evaluation: problem -> share of its answers of which `holds` is true. Counted once."""
+        if holds not in self._counted:
+            self._counted[holds] = [share_of((s.problem_id, holds(s, v)) for s, v in each) for each in self.answers]
+        return self._counted[holds]
+
+    @cached_property
+    def _counted(self) -> dict[Holds, list[dict[str, Fraction]]]:
+        return {}
 
 
 def arms(stages: Sequence[Stage], *, each: bool = False) -> tuple[Arm, ...]:
@@ -98,7 +137,11 @@ def arms(stages: Sequence[Stage], *, each: bool = False) -> tuple[Arm, ...]:
             groups.append((alike, [stage]))
         else:
             home.append(stage)
-    return tuple(Arm(_name(group), tuple(group)) for _, group in groups)
+    names = [_name(group) for _, group in groups]
+    return tuple(
+        Arm(name if names.count(name) == 1 else ", ".join(stage.name for stage in group), tuple(group))
+        for name, (_, group) in zip(names, groups, strict=True)
+    )
 
 
 def _seed(stage: Stage) -> Any:
@@ -111,7 +154,7 @@ def _likeness(stage: Stage) -> str | None:
         return None
     measured = dict(stage.record.get("config") or {})
     measured |= {"model": _file_kind(str(measured.get("model"))), "adapter": None, "revision": None}
-    return json.dumps([_made(stage.training), _settings(measured, 0), _hash_of_problems(stage)], sort_keys=True)
+    return json.dumps([_made(stage.training), _settings(measured, 0, _FREE), _hash_of_problems(stage)], sort_keys=True)
 
 
 def _file_kind(model: str) -> str:
@@ -120,22 +163,30 @@ def _file_kind(model: str) -> str:
 
 
 def _made(folder: Path, depth: int = 0) -> Any:
-    """What decided a training, its seed aside: settings, and those of the runs that it stands on."""
+    """What decided a training, its seed aside: settings, its rows, and the same of the runs that it stands on."""
     try:
-        settings = Run(folder).record.get("config") or {}
+        record = Run(folder).record
     except RunError:
         return str(folder)
-    return _settings(settings, depth)
+    settings = record.get("config") or {}
+    return [_settings(settings, depth, _FREE), _rows(record, str((settings.get("data") or {}).get("train")))]
 
 
-def _settings(settings: Mapping[str, Any], depth: int) -> Any:
+def _rows(record: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Hashes of what was trained on, where that does not come from a run: another seed of it gives other rows."""
+    hashes = record.get("hashes") or {}
+    return {} if is_run(source) else {name: value for name, value in hashes.items() if name in _OF_ROWS}
+
+
+def _settings(settings: Mapping[str, Any], depth: int, free: frozenset[str] = frozenset()) -> Any:
+    """The settings without the free ones; runs among them by what made them."""
     kept: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             kept[name] = _settings(value, depth)
         elif isinstance(value, str) and depth < _DEEPEST and name in ("model", "adapter", "train") and is_run(value):
             kept[name] = _made(Path(value), depth + 1)
-        elif name not in _FREE:
+        elif name not in free:
             kept[name] = value
     return kept
 
@@ -148,13 +199,16 @@ def _name(stages: Sequence[Stage]) -> str:
     """The name of one stage, or what the names of several begin with."""
     if len(stages) == 1:
         return stages[0].name
-    begin = _shared_beginning([stage.name for stage in stages]).rstrip("-_. /0123456789")
+    begin = _shared_beginning([stage.name for stage in stages]).rstrip("-_. /")
     return f"{begin.removesuffix('seed').rstrip('-_. /') or stages[0].name} ({len(stages)} seeds)"
 
 
 def _shared_beginning(names: Sequence[str]) -> str:
+    """What all begin with, without a part of a number: of r16-10 and r16-11 it is r16-."""
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in same)
+    begin = "".join(letters[0] for letters in same)
+    goes_on = any(name[len(begin) : len(begin) + 1].isdigit() for name in names)
+    return begin.rstrip("0123456789") if goes_on else begin
 
 
 def _means(found: Sequence[Mapping[int, float]]) -> dict[int, float]:

@@ -8,6 +8,7 @@ Records of findings are in `findings`, `contrasts`, `arms` and `provenance`; wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def compare_runs(paths: Sequence[Path | str], *, title: str | None = None, each:
         each: keep trainings apart that differ in their seed alone; otherwise they are one arm.
 
     Raises:
-        ConfigError: fewer than two arms.
+        ConfigError: fewer than two arms, or one evaluation twice.
         RunError: one has no finished evaluation.
         DataError: they have no problem in common, or one id means two questions.
     """
@@ -62,8 +63,7 @@ def compare_runs(paths: Sequence[Path | str], *, title: str | None = None, each:
 
 def compare_stages(stages: Sequence[Stage], *, title: str | None = None, each: bool = False) -> Comparison:
     """Compare stages, see `compare_runs`."""
-    for stage in stages[1:]:
-        same_questions(stages[0], stage)
+    _refuse_twice(stages)
     found = arms(stages, each=each)
     if len(found) < 2:
         what = "they differ in their training seed alone" if len(stages) > 1 else f"found {len(stages)}"
@@ -71,10 +71,27 @@ def compare_stages(stages: Sequence[Stage], *, title: str | None = None, each: b
             f"two runs are needed to compare, {what}",
             hint="--each compares seeds with each other" if len(stages) > 1 else "ramify compare runs/a runs/b",
         )
-    made = contrasts(pairs_to_compare(found))
+    pairs = pairs_to_compare(found)
+    for before, after in pairs:
+        same_questions(before.stage, after.stage)
+    made = contrasts(pairs)
     trainings = tuple(tuple(filter(None, map(training_of, arm.stages))) for arm in found)
     named = title or f"{found[0].name} and {found[-1].name} compared"
     return Comparison(named, found, made, notes(found, made), differing(found), trainings)
+
+
+def _refuse_twice(stages: Sequence[Stage]) -> None:
+    """Refuse an evaluation that is named twice: nothing can be learnt from it, and it would count as a comparison.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    known: dict[str, str] = {}
+    for stage in stages:
+        folder = os.path.realpath(stage.folder)
+        if folder in known:
+            raise ConfigError(f"{known[folder]} and {stage.name} are one evaluation: {stage.folder}")
+        known[folder] = stage.name
 
 
 def notes(found: Sequence[Arm], made: Sequence[Contrast]) -> tuple[str, ...]:
@@ -89,10 +106,13 @@ def notes(found: Sequence[Arm], made: Sequence[Contrast]) -> tuple[str, ...]:
         said.append("Findings by category are corrected over the categories of their comparison (Holm).")
     left_out = max((each.overall.paired.left_out for each in made), default=0)
     if left_out:
-        said.append(f"Up to {left_out} problems of a comparison are left out: one side has no graded answer to them.")
+        said.append(
+            f"Up to {left_out:,} problems of a comparison are left out: one side has no graded answer to them. The "
+            "rates of a single run count all that it has."
+        )
     errors = sum(arm.scores.errors for arm in found)
     if errors:
-        said.append(f"The grader failed on {errors} answers; they are in none of the figures.")
+        said.append(f"The grader failed on {errors:,} answers; they are in none of the figures.")
     return tuple(said)
 
 
@@ -104,7 +124,10 @@ def _seed_notes(found: Sequence[Arm], made: Sequence[Contrast]) -> list[str]:
         for arm in several
     ]
     if any(each.across_seeds for each in made):
-        said.append("Intervals and p-values that involve several training seeds cover the variance between seeds.")
+        said.append(
+            "Differences between trainings with several seeds: interval and p cover the variance between seeds. "
+            "Intervals of a single rate, and those of pass@k, cover the problems alone."
+        )
     if any(each.across_seeds and _once(each) for each in made):
         said.append("A training with one seed is taken to vary between seeds as much as those with several.")
     if any(each.seeds_matter and not each.across_seeds for each in made):

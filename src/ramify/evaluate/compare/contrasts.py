@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,9 +13,9 @@ from ramify.base.types import Problem, Reason, Sample, Stop, Verdict
 from ramify.evaluate import words
 from ramify.evaluate.compare.arms import Arm, Holds
 from ramify.evaluate.compare.nearest import Near
-from ramify.evaluate.scores import ANSWERED, Paired, Rate, Shares, rate_of
+from ramify.evaluate.scores import ANSWERED, Paired, Rate, Shares
 from ramify.evaluate.statistics.findings import Finding, findings
-from ramify.evaluate.statistics.intervals import pass_at_k
+from ramify.evaluate.statistics.intervals import pass_at_k, tango
 from ramify.evaluate.statistics.resampling import bootstrap
 from ramify.evaluate.statistics.seeds import Side, paired_seeds
 
@@ -57,10 +58,10 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class PassAt:
-    """The chance that one of k samples is right, before and after.
+    """The chance that one of k samples is right, before and after, on the problems that both have k samples of.
 
     Attributes:
-        low, high: 95 % interval of the difference (bootstrap over problems).
+        low, high: 95 % interval of the difference (bootstrap over problems; Tango's where no chance differs).
     """
 
     before: float
@@ -92,7 +93,7 @@ class Contrast:
         answered: the same on whether an answer could be read: format failures apart from wrong answers.
         ended: the same on whether the model ended by itself.
         right_when_answered: share correct of the answers that could be read, before and after.
-        length: new tokens.
+        length: new tokens; None where an engine did not tell them.
         categories: correctness by category, corrected over them; empty when there are fewer than two.
         pass_at_k: by k, for k above 1.
         across_seeds: whether interval and p cover the variance between training seeds.
@@ -108,7 +109,7 @@ class Contrast:
     answered: Finding
     ended: Finding
     right_when_answered: tuple[Rate, Rate]
-    length: Length
+    length: Length | None
     categories: Mapping[str, Finding]
     pass_at_k: Mapping[int, PassAt]
     across_seeds: bool
@@ -118,14 +119,23 @@ class Contrast:
     near: Mapping[str, tuple[Near, ...]] = field(default_factory=dict)
 
     @property
+    def by_category(self) -> str:
+        """What became better and worse by category, in words; empty where there are no categories."""
+        return words.by_category(self.categories)
+
+    @property
     def fixed(self) -> tuple[Flip, ...]:
         """Flips from wrong to right."""
-        return tuple(each for each in self.flips if each.kind is FlipKind.FIXED)
+        return self.of_kind(FlipKind.FIXED)
 
     @property
     def broken(self) -> tuple[Flip, ...]:
         """Flips from right to wrong."""
-        return tuple(each for each in self.flips if each.kind is FlipKind.BROKEN)
+        return self.of_kind(FlipKind.BROKEN)
+
+    def of_kind(self, kind: FlipKind) -> tuple[Flip, ...]:
+        """Flips of one kind."""
+        return tuple(each for each in self.flips if each.kind is kind)
 
 
 def contrasts(pairs: Sequence[tuple[Arm, Arm]]) -> tuple[Contrast, ...]:
@@ -143,7 +153,7 @@ def _contrast(before: Arm, after: Arm, overall: Finding, answered: Finding, ende
         overall=overall,
         answered=answered,
         ended=ended,
-        right_when_answered=(_right_when_answered(before), _right_when_answered(after)),
+        right_when_answered=(before.right_when_answered, after.right_when_answered),
         length=_length(before, after),
         categories=_categories(before, after),
         pass_at_k=_pass_at_k(before, after),
@@ -166,62 +176,53 @@ def _held(before: Arm, after: Arm, left: Sequence[Shares], right: Sequence[Share
 
 
 def _categories(before: Arm, after: Arm) -> dict[str, Finding]:
-    """Correctness by category, those of fewest problems last; nothing when there are fewer than two."""
+    """Correctness by category, in the order of their names; nothing when there are fewer than two."""
     category = {problem.id: problem.category for problem in before.stage.problems}
     names = sorted({name for name in category.values() if name})
     if len(names) < 2:
         return {}
-    left, right = before.shares(is_right), after.shares(is_right)
-
-    def within(shares: Sequence[Shares], name: str) -> list[dict[str, Fraction]]:
-        return [{each: share for each, share in table.items() if category.get(each) == name} for table in shares]
-
-    family = [_held(before, after, within(left, name), within(right, name)) for name in names]
+    left, right = ([_divided(table, category) for table in arm.shares(is_right)] for arm in (before, after))
+    family = [_held(before, after, [t[name] for t in left], [t[name] for t in right]) for name in names]
     return dict(zip(names, findings(family), strict=True))
 
 
-def _right_when_answered(arm: Arm) -> Rate:
-    groups: dict[str, list[bool]] = {}
-    for sample, verdict in (each for answers in arm.answers for each in answers):
-        if is_answered(sample, verdict):
-            groups.setdefault(sample.problem_id, []).append(is_right(sample, verdict))
-    return rate_of(list(groups.values()))
+def _divided(table: Shares, category: Mapping[str, str]) -> Mapping[str, dict[str, Fraction]]:
+    """Category -> the shares of its problems."""
+    found: dict[str, dict[str, Fraction]] = defaultdict(dict)
+    for name, share in table.items():
+        found[category.get(name, "")][name] = share
+    return found
 
 
-def _length(before: Arm, after: Arm) -> Length:
-    tables = [[_mean_lengths(answers) for answers in arm.answers] for arm in (before, after)]
-    return Length(before.scores.tokens, after.scores.tokens, _held(before, after, *tables))
-
-
-def _mean_lengths(answers: Sequence[tuple[Sample, Verdict]]) -> dict[str, Fraction]:
-    counts: dict[str, list[int]] = {}
-    for sample, _ in answers:
-        counts.setdefault(sample.problem_id, []).append(len(sample.token_ids))
-    return {name: Fraction(sum(each), len(each)) for name, each in counts.items()}
+def _length(before: Arm, after: Arm) -> Length | None:
+    if not (before.scores.tokens and after.scores.tokens):
+        return None
+    return Length(before.scores.tokens, after.scores.tokens, _held(before, after, before.lengths, after.lengths))
 
 
 def _pass_at_k(before: Arm, after: Arm) -> dict[int, PassAt]:
     ks = [k for k in before.scores.pass_at_k if k > 1 and k in after.scores.pass_at_k]
-    return {k: _pass_at(before, after, k) for k in ks}
+    found = {k: _pass_at(_chances(before, k), _chances(after, k)) for k in ks}
+    return {k: each for k, each in found.items() if each is not None}
 
 
-def _pass_at(before: Arm, after: Arm, k: int) -> PassAt:
-    left, right = _chances(before, k), _chances(after, k)
+def _pass_at(left: Mapping[str, float], right: Mapping[str, float]) -> PassAt | None:
+    """None where no problem has enough samples on both sides."""
     names = [name for name in left if name in right]
-    low, high = bootstrap([right[name] - left[name] for name in names])
-    return PassAt(before.scores.pass_at_k[k], after.scores.pass_at_k[k], low, high)
+    if not names:
+        return None
+    differences = [right[name] - left[name] for name in names]
+    low, high = bootstrap(differences) if any(differences) else tango(0, 0, len(names))
+    return PassAt(fmean(left[name] for name in names), fmean(right[name] for name in names), low, high)
 
 
 def _chances(arm: Arm, k: int) -> dict[str, float]:
     """Problem -> chance that one of k samples is right; the mean over training seeds."""
     found: dict[str, list[float]] = {}
-    for answers in arm.answers:
-        counts: dict[str, list[bool]] = {}
-        for sample, verdict in answers:
-            counts.setdefault(sample.problem_id, []).append(is_right(sample, verdict))
-        for name, each in counts.items():
-            if len(each) >= k:
-                found.setdefault(name, []).append(pass_at_k(len(each), sum(each), k))
+    for counts in arm.right_counts:
+        for name, (drawn, right) in counts.items():
+            if drawn >= k:
+                found.setdefault(name, []).append(pass_at_k(drawn, right, k))
     return {name: fmean(each) for name, each in found.items() if len(each) == arm.seeds}
 
 

@@ -10,10 +10,10 @@ from ramify.base.types import Reason
 from ramify.evaluate import words
 from ramify.evaluate.compare.arms import Arm
 from ramify.evaluate.compare.comparison import Comparison
-from ramify.evaluate.compare.contrasts import Contrast, PassAt
+from ramify.evaluate.compare.contrasts import Contrast, Length, PassAt
 from ramify.evaluate.compare.provenance import Training
-from ramify.evaluate.scores import Paired
-from ramify.evaluate.statistics.findings import Finding, Outcome
+from ramify.evaluate.stages import Stage
+from ramify.evaluate.statistics.findings import Finding
 
 FORMS = {
     Reason.CORRECT: "right",
@@ -22,11 +22,6 @@ FORMS = {
     Reason.TRUNCATED: "cut off",
 }
 """How an answer can end, apart from a failure of the grader."""
-_OUTCOMES = {
-    Outcome.BETTER: "better",
-    Outcome.WORSE: "worse",
-    Outcome.NOT_SHOWN: "cannot be told",
-}
 _NONE = "–"
 
 
@@ -41,17 +36,17 @@ class Table(NamedTuple):
 def claims(found: Mapping[str, Finding]) -> Table:
     """Claims by name: what is shown, the difference with its interval, and the pairs behind it."""
     family = any(each.tests > 1 for each in found.values())
-    wanting = any(each.needed is not None for each in found.values())
+    wanting = any(words.needed(each) != _NONE for each in found.values())
     columns = ["", "finding", "points (95 % interval)", "fixed", "broken", "both right", "both wrong", "p"]
     columns += ["p, corrected"] if family else []
     columns += ["problems"] + (["would need"] if wanting else [])
     rows = []
     for name, each in found.items():
         pair = each.paired
-        counts = [pair.fixed, pair.broken, pair.both_right, pair.both_wrong]
-        row = [name, outcome(each), words.points(pair), *(f"{count:,}" for count in counts), words.p_value(pair.p)]
-        row += [words.p_value(each.p_adjusted)] if family else []
-        row += [f"{pair.n:,}"] + ([_NONE if each.needed is None else f"{each.needed:,}"] if wanting else [])
+        counts = (pair.fixed, pair.broken, pair.both_right, pair.both_wrong)
+        row = [name, words.outcome(each), words.points(pair), *(f"{count:,}" for count in counts)]
+        row += [words.p_value(p) for p in ((pair.p, each.p_adjusted) if family else (pair.p,))]
+        row += [f"{pair.n:,}"] + ([words.needed(each)] if wanting else [])
         rows.append(row)
     return Table(columns, rows, words=(1,))
 
@@ -65,16 +60,12 @@ def leading(comparison: Comparison) -> list[Contrast]:
 
 
 def subject(comparison: Comparison) -> str:
-    """What was asked: task, number of problems, and what the first arm is."""
-    settings = comparison.arms[0].stage.record.get("config") or {}
+    """What was asked: task, number of problems, and what the others are held against."""
+    first = comparison.arms[0]
+    settings = first.stage.record.get("config") or {}
     task = (settings.get("task") or {}).get("name", "")
     count = max((each.overall.paired.n for each in comparison.contrasts), default=0)
-    return f"{task} · {count:,} held-out questions · started from {settings.get('model', '')}"
-
-
-def outcome(found: Finding) -> str:
-    """`better`, `worse`, or that it cannot be told."""
-    return _OUTCOMES[found.outcome]
+    return f"{task} · {count:,} questions · held against {first.name}, model {settings.get('model', '')}"
 
 
 def overall(contrasts: Sequence[Contrast]) -> Table:
@@ -104,7 +95,7 @@ def form_table(contrasts: Sequence[Contrast]) -> Table:
     rows = [
         [
             title(each),
-            outcome(each.answered),
+            words.outcome(each.answered),
             words.points(each.answered.paired),
             *(words.rate(found) for found in each.right_when_answered),
         ]
@@ -131,10 +122,9 @@ def change_table(contrasts: Sequence[Contrast]) -> Table:
     rows = [
         [
             title(each),
-            outcome(each.ended),
+            words.outcome(each.ended),
             words.points(each.ended.paired),
-            f"{each.length.before:.1f} → {each.length.after:.1f}",
-            _tokens(each.length.paired),
+            *_lengths(each.length),
         ]
         for each in contrasts
     ]
@@ -142,14 +132,13 @@ def change_table(contrasts: Sequence[Contrast]) -> Table:
     return Table(columns, rows, words=(1,))
 
 
-def _tokens(found: Paired) -> str:
-    """A difference in tokens with its interval."""
-    low, value, high = (_signed(each) for each in (found.low, found.difference, found.high))
-    return f"{value} ({low} to {high})"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0").replace("-", "−")
+def _lengths(found: Length | None) -> tuple[str, str]:
+    """New tokens before and after, and the difference with its interval."""
+    if found is None:
+        return _NONE, _NONE
+    pair = found.paired
+    low, value, high = (words.signed(each) for each in (pair.low, pair.difference, pair.high))
+    return f"{found.before:.1f} → {found.after:.1f}", f"{value} ({low} to {high})"
 
 
 def chances(contrasts: Sequence[Contrast]) -> Table:
@@ -163,7 +152,7 @@ def chances(contrasts: Sequence[Contrast]) -> Table:
 
 
 def _chance(found: PassAt) -> str:
-    low, value, high = (_signed(100 * each) for each in (found.low, found.after - found.before, found.high))
+    low, value, high = (words.signed(100 * each) for each in (found.low, found.after - found.before, found.high))
     return f"{value} ({low} to {high})"
 
 
@@ -224,6 +213,12 @@ _TOLD: dict[str, Callable[[Training], object]] = {
 """What is told of a training, and what it is called."""
 
 
+def folders(stages: Sequence[Stage]) -> Table:
+    """Where each evaluation lies, and the training that it measured."""
+    rows = [[each.name, str(each.folder), str(each.training or _NONE)] for each in stages]
+    return Table(["", "evaluation", "training"], rows, words=(1, 2))
+
+
 def settings(comparison: Comparison) -> Table:
     """Settings that the arms do not share, a column an arm."""
     rows = [[f"{each.scope}: {each.name}", *(value or _NONE for value in each.values)] for each in comparison.settings]
@@ -253,12 +248,13 @@ _INTERVALS = (
 )
 _SAMPLES = (
     "Where a problem has several samples it is still the problem that counts: intervals of differences are bootstrap "
-    "intervals over problems, and p is that of a permutation test that flips the sign of each problem's difference. "
-    "Fixed and broken are then problems whose share of right answers rose or fell."
+    "intervals over problems (Tango's where no problem moved), and p is that of a permutation test that flips the sign "
+    "of each problem's difference. Fixed and broken are then problems whose share of right answers rose or fell."
 )
 _SEEDS = (
-    "Where a training was done with several seeds, figures are means over them; interval and p cover the variance "
-    "between seeds as well as that between problems (Zou & Donner 2008)."
+    "Where a training was done with several seeds, figures are means over them; interval and p of a difference cover "
+    "the variance between seeds as well as that between problems (Zou & Donner 2008). Intervals of a single rate, and "
+    "those of pass@k, cover the problems alone."
 )
 _CORRECTED = "The chance of any false claim among them stays at 5 %."
 _SHOWN = (

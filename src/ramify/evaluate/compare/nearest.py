@@ -71,16 +71,19 @@ class TrainingRows:
     Attributes:
         config: the training's settings.
         selected: the file that a rejection sampling wrote its rows to, if there is one.
+        cut: whether there were more than are looked at, once they were iterated.
 
     Raises:
         RamifyError: (while iterating) they are not there any more, or cannot be read.
     """
 
     def __init__(self, config: RunConfig, selected: str | None = None) -> None:
-        self.config, self.selected = config, selected
+        self.config, self.selected, self.cut = config, selected, False
 
     def __iter__(self) -> Iterator[TrainingRow]:
-        return islice(self._all(), MOST_ROWS)
+        rows = self._all()
+        yield from islice(rows, MOST_ROWS)
+        self.cut = next(rows, None) is not None
 
     def _all(self) -> Iterator[TrainingRow]:
         if self.selected is not None:

@@ -9,6 +9,7 @@ from ramify.base.types import Sample, Verdict
 from ramify.evaluate.compare.arms import Arm
 from ramify.evaluate.compare.comparison import Comparison
 from ramify.evaluate.compare.contrasts import Contrast, Flip
+from ramify.evaluate.compare.facts import FORMS, forms
 
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:
@@ -29,11 +30,22 @@ def _arm(arm: Arm) -> dict[str, Any]:
         "evaluations": [str(stage.folder) for stage in arm.stages],
         "seeds": arm.seeds,
         "scores": to_plain(arm.scores),
+        "forms": {name: forms(arm)[reason] for reason, name in FORMS.items()},
     }
 
 
 def _contrast(contrast: Contrast) -> dict[str, Any]:
-    whole = ("verdict", "overall", "answered", "ended", "right_when_answered", "length", "categories", "pass_at_k")
+    whole = (
+        "verdict",
+        "by_category",
+        "overall",
+        "answered",
+        "ended",
+        "right_when_answered",
+        "length",
+        "categories",
+        "pass_at_k",
+    )
     figures = {name: to_plain(getattr(contrast, name)) for name in (*whole, "across_seeds", "seeds_matter")}
     names = {"before": contrast.before.name, "after": contrast.after.name}
     return {**names, **figures, "flips": [_flip(contrast, each) for each in contrast.flips]}

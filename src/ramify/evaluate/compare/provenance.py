@@ -79,8 +79,18 @@ def _rows(scope: str, found: Sequence[Mapping[str, str] | None]) -> list[Setting
 
 
 def _training_settings(stage: Stage) -> dict[str, str]:
+    """Those that the training read."""
     settings = (stage.artefact("run.json") or {}).get("config") or {}
-    return {name: value for name, value in _flat(settings).items() if name not in ("out", "seed")}
+    unread = {"out", "seed", *_unread(settings)}
+    return {name: value for name, value in _flat(settings).items() if name.partition(".")[0] not in unread}
+
+
+def _unread(settings: Mapping[str, Any]) -> set[str]:
+    """Sections that a training of this method does not read; `evaluate` decides which of a task's rows validate."""
+    method, valid = settings.get("method"), (settings.get("data") or {}).get("valid")
+    unread = set() if method == "dpo" else {"dpo"}
+    unread |= set() if method == "rft" else {"select", "sample", "sample_prompt", "engine", "endpoint"}
+    return unread if valid == "task" else unread | {"evaluate"}
 
 
 def _evaluation_settings(stage: Stage) -> dict[str, str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from ramify.base.config_file import parse_config
 from ramify.base.errors import RamifyError
 from ramify.base.runs import Run
+from ramify.evaluate.compare.chosen import chosen
 from ramify.evaluate.compare.comparison import Comparison
-from ramify.evaluate.compare.contrasts import Contrast, Flip
-from ramify.evaluate.compare.nearest import Near, TrainingRows, nearest
-from ramify.evaluate.report.examples import drawn
+from ramify.evaluate.compare.contrasts import Contrast, Flip, FlipKind
+from ramify.evaluate.compare.nearest import MOST_ROWS, Near, TrainingRows, nearest
 
 ROWS = 3
 """Training rows shown for an answer."""
@@ -22,13 +22,16 @@ def traced(comparison: Comparison, k: int = ROWS) -> Comparison:
     """The comparison with the `k` training rows nearest to each broken answer that a report shows in full.
 
     Looked for are question and answer together, among the rows that `after` was trained on (the first seed's). Where
-    these are not there any more, or cannot be read, a note says so.
+    these are not there any more, cannot be read, or are more than are looked at, a note says so.
     """
     notes = list(comparison.notes)
     kept: dict[Path, Mapping[str, tuple[Near, ...]]] = {}
     for folder, asked in _asked(comparison).items():
         try:
-            kept[folder] = _search(folder, asked, k)
+            rows = _rows(folder)
+            kept[folder] = _search(rows, asked, k)
+            if rows.cut:
+                notes.append(f"Of the rows that {folder} was trained on the first {MOST_ROWS:,} were searched.")
         except RamifyError as error:
             notes.append(f"The rows that {folder} was trained on cannot be read any more: {error.message}.")
     contrasts = tuple(_with_near(each, kept) for each in comparison.contrasts)
@@ -56,13 +59,17 @@ def _asked(comparison: Comparison) -> dict[Path, list[Flip]]:
 
 def _shown(contrast: Contrast) -> Sequence[Flip]:
     """The broken answers that a report shows in full."""
-    return drawn(contrast.broken, f"broken {contrast.before.name} {contrast.after.name}")
+    return chosen(contrast, FlipKind.BROKEN)
 
 
-def _search(folder: Path, flips: Sequence[Flip], k: int) -> dict[str, tuple[Near, ...]]:
-    """Problem -> nearest rows."""
+def _rows(folder: Path) -> TrainingRows:
+    """What a training run was trained on."""
     config = parse_config(Run(folder).record.get("config") or {}, str(folder))
     selected = folder / "rows.jsonl"
-    rows = TrainingRows(config, str(selected) if selected.is_file() else None)
+    return TrainingRows(config, str(selected) if selected.is_file() else None)
+
+
+def _search(rows: TrainingRows, flips: Sequence[Flip], k: int) -> dict[str, tuple[Near, ...]]:
+    """Problem -> nearest rows."""
     texts = {flip.problem.id: f"{flip.problem.prompt[-1].content}\n{flip.after.text}" for flip in flips}
     return {name: tuple(found) for name, found in zip(texts, nearest(rows, list(texts.values()), k), strict=True)}

@@ -32,8 +32,10 @@ The order of the answers and their length must not influence you.
 {second}
 
 Which answer is better? Reply with one line and nothing else: "Verdict: A", "Verdict: B" or "Verdict: tie"."""
-_MARK = re.compile(r"\[(?=(?:Request|Reference answer|Answer [AB])\])")
-_SAID = re.compile(r"verdict\W{0,6}(?:answer\s+)?(a|b|tie)\b", re.IGNORECASE)
+_MARK = re.compile(r"\[(?=(?:Request|Reference answer|Answer [AB])\])", re.IGNORECASE)
+_BOTH = r"(?!\W{0,4}(?:and|or|vs|/|=|&)\W{0,4}(?:answer\s+)?(?-i:[AB])\b)"
+"""`A and B`, `A/B`: two letters are no choice; `B, and a good one` is one."""
+_SAID = re.compile(rf"verdict\W{{0,6}}(?:answer\s+|a\s+(?=tie\b))?(a|b|tie)\b{_BOTH}", re.IGNORECASE)
 _ALONE = re.compile(r"\W*(?:answer\s+)?(a|b|tie)\W*", re.IGNORECASE)
 
 
@@ -122,7 +124,13 @@ class JudgeTask:
 
 
 def read_word(text: str) -> str | None:
-    """`A`, `B` or `tie`, as a judge's text says; None where it says nothing, or two things."""
+    """`A`, `B` or `tie`, as a judge's text says; None where it says nothing, or two things.
+
+    What it thinks aloud before (`<think>…</think>`) is not what it says.
+    """
+    text = text.rpartition("</think>")[2]
+    if "<think>" in text:
+        return None
     said = {each[1].lower() for each in _SAID.finditer(text)}
     if not said:
         alone = _ALONE.fullmatch(text)

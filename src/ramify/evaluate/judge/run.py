@@ -11,7 +11,7 @@ judge.json         win rate, position bias, agreement with the rules; written la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -35,7 +35,9 @@ from ramify.evaluate.judge.asking import (
 from ramify.evaluate.judge.scores import Judgement, judgement
 from ramify.evaluate.options import sort_scores
 from ramify.evaluate.run import Evaluator, Watcher, evaluator
-from ramify.evaluate.stages import Stage
+from ramify.evaluate.stages import Stage, same_questions
+from ramify.sample.endpoint.usage import Usage, accounted, usage_from
+from ramify.sample.engines import free_of_cost
 from ramify.tasks.collection import Collection
 
 
@@ -60,19 +62,12 @@ class Case:
         """The case of two evaluations, or of the first `limit` problems they have in common.
 
         Raises:
-            DataError: there is no common problem, or one id means two different questions.
+            DataError: there is no common problem, one id means two different questions, or an answer is missing.
         """
-        theirs = {problem.id: problem for problem in before.problems}
+        same_questions(before, after)
+        theirs = {problem.id for problem in before.problems}
         common = [problem for problem in after.problems if problem.id in theirs]
-        if not common:
-            raise DataError(f"{before.folder} and {after.folder} have no problem in common")
-        for problem in common:
-            if problem.prompt != theirs[problem.id].prompt:
-                raise DataError(
-                    f"problem {problem.id!r} of {before.folder} is another question in {after.folder}",
-                    hint="evaluate both on the same problems",
-                )
-        sides = [_first_answers(stage) for stage in (before, after)]
+        sides = [_first_answers(stage, common) for stage in (before, after)]
         pairings = [
             Pairing(problem, sides[0][problem.id][0], sides[1][problem.id][0], _preferred(problem, sides))
             for problem in common[:limit]
@@ -94,6 +89,7 @@ class Ruling:
         judge: the model that judged.
         words: what it said, by `judge.asked_id`; None where that cannot be read.
         found: how each pairing was judged, in order.
+        usage: what an endpoint was asked for it, in all calls; nothing with other engines.
     """
 
     judge: str
@@ -101,6 +97,7 @@ class Ruling:
     words: Mapping[str, str | None]
     found: tuple[Judged, ...]
     judgement: Judgement
+    usage: Usage = field(default_factory=Usage)
 
 
 def rule_on(
@@ -131,9 +128,9 @@ def rule_on(
         hashes = {} if asks is None else {**asks.hashes, "prompts": digest(asks.prompts(case.questions))}
         run = open_draft(folder, config, case.questions, hashes, overwrite)
         run.update(parents=[str(case.before.folder), str(case.after.folder)])
-        with drawing(run):
+        with drawing(run), accounted(run, free_of_cost if asks is None else asks.usage):
             words = {} if asks is None else _words(asks, config, case.questions, run, on_sample)
-        ruling = _ruling(config.model, case, words)
+        ruling = replace(_ruling(config.model, case, words), usage=usage_from(run.record))
         write_jsonl(run.folder / "judgements.jsonl", _rows(ruling))
         write_json(run.folder / "judge.json", _as_plain(ruling))
         run.update(status="finished")
@@ -165,12 +162,17 @@ def _ruling(judge: str, case: Case, words: Mapping[str, str | None]) -> Ruling:
     return Ruling(judge, case, words, tuple(found), judgement(case.pairings, found, words))
 
 
-def _first_answers(stage: Stage) -> dict[str, tuple[str, Verdict]]:
+def _first_answers(stage: Stage, problems: Sequence[Problem]) -> dict[str, tuple[str, Verdict]]:
     """Text and verdict of the sample with the lowest index of each problem."""
     verdicts = {(each.problem_id, each.sample_index): each for each in stage.verdicts}
     first: dict[str, tuple[str, Verdict]] = {}
     for sample in sorted(stage.samples, key=lambda each: each.index):
-        first.setdefault(sample.problem_id, (sample.text, verdicts[sample.problem_id, sample.index]))
+        verdict = verdicts.get((sample.problem_id, sample.index))
+        if verdict is not None:
+            first.setdefault(sample.problem_id, (sample.text, verdict))
+    missing = next((problem.id for problem in problems if problem.id not in first), None)
+    if missing is not None:
+        raise DataError(f"{stage.folder}: problem {missing!r} has no graded answer", hint="evaluate it again")
     return first
 
 

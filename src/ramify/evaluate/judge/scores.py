@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ramify.evaluate.judge.asking import Judged, Order, Pairing, Preference, asked_id
 from ramify.evaluate.scores import Rate, rate_of
+from ramify.evaluate.statistics.findings import LEVEL, holm
 from ramify.evaluate.statistics.intervals import sign_test
 
 
@@ -18,6 +19,7 @@ class Standing:
     Attributes:
         win_rate: wins plus half of the ties, over the pairs that were judged, with a 95 % interval.
         p: two-sided exact p that wins and losses are equally likely (sign test; ties say nothing).
+        p_adjusted: p corrected over the categories of a judgement (Holm 1979); over everything it is p.
         swayed, same: ties because the order decided, and because the texts are equal; counted in `ties`.
         errors: pairs with a word that could not be read; in none of the figures.
     """
@@ -31,11 +33,12 @@ class Standing:
     errors: int
     win_rate: Rate
     p: float
+    p_adjusted: float
 
     @property
     def shown(self) -> bool:
-        """Whether a preference is shown: the interval excludes one half, and so does the test at 5 %."""
-        return self.p <= 0.05 and (self.win_rate.low > 0.5 or self.win_rate.high < 0.5)
+        """Whether a preference is shown: the interval excludes one half, and so does the corrected test at 5 %."""
+        return self.p_adjusted <= LEVEL and (self.win_rate.low > 0.5 or self.win_rate.high < 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,15 @@ def judgement(pairings: Sequence[Pairing], found: Sequence[Judged], words: Mappi
     by_category: dict[str, list[Judged]] = {}
     for each, outcome in zip(pairings, found, strict=True):
         by_category.setdefault(each.problem.category or "(none)", []).append(outcome)
-    categories = {name: standing(held) for name, held in by_category.items()} if len(by_category) > 1 else {}
+    categories = _corrected(by_category) if len(by_category) > 1 else {}
     return Judgement(standing(found), categories, _bias(pairings, words), _rules(pairings, found))
+
+
+def _corrected(by_category: Mapping[str, Sequence[Judged]]) -> dict[str, Standing]:
+    """How `after` stands in each category; as many tests as there are categories."""
+    found = [standing(held) for held in by_category.values()]
+    adjusted = holm([each.p for each in found])
+    return {name: replace(each, p_adjusted=p) for name, each, p in zip(by_category, found, adjusted, strict=True)}
 
 
 def standing(found: Sequence[Judged]) -> Standing:
@@ -106,6 +116,7 @@ def standing(found: Sequence[Judged]) -> Standing:
     wins, losses = counts[Judged.AFTER], counts[Judged.BEFORE]
     ties = counts[Judged.TIE] + counts[Judged.SWAYED] + counts[Judged.SAME]
     halves = [[True]] * wins + [[False]] * losses + [[True, False]] * ties
+    p = sign_test(wins, losses)
     return Standing(
         n=wins + losses + ties,
         wins=wins,
@@ -115,7 +126,8 @@ def standing(found: Sequence[Judged]) -> Standing:
         same=counts[Judged.SAME],
         errors=counts[Judged.ERROR],
         win_rate=rate_of(halves),
-        p=sign_test(wins, losses),
+        p=p,
+        p_adjusted=p,
     )
 
 

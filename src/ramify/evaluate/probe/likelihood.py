@@ -26,6 +26,7 @@ from ramify.prompts.renderer import Renderer
 from ramify.tree.pack import micro_batches, pack
 
 _RESAMPLES = 10_000
+_DRAWN_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,9 @@ def mean_per_token(sums: Sequence[float], tokens: Sequence[int], purpose: str) -
     values, counts = np.asarray(sums, np.float64), np.asarray(tokens, np.float64)
     draws = np.random.default_rng(key("mean per token", purpose, len(values)))
     means: npt.NDArray[np.float64] = np.empty(_RESAMPLES)
-    for start in range(0, _RESAMPLES, 500):
-        chosen = draws.integers(0, len(values), (500, len(values)))
-        means[start : start + 500] = values[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    step = max(1, _DRAWN_AT_ONCE // len(values))
+    for start in range(0, _RESAMPLES, step):
+        chosen = draws.integers(0, len(values), (min(step, _RESAMPLES - start), len(values)))
+        means[start : start + step] = values[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Rate(float(values.sum() / counts.sum()), float(low), float(high))

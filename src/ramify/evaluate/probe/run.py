@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.base.config import Prompting, RunConfig
+from ramify.base.config import Data, Prompting, RunConfig
 from ramify.base.errors import DataError
 from ramify.base.progress import SILENT, Progress
 from ramify.base.records import to_plain, write_json
 from ramify.base.types import Conversation, Example, Message
+from ramify.data.source import Source
 from ramify.data.sources import read_problems, read_rows
 from ramify.evaluate.probe.forgetting import Couple, Forgetting, forgetting
 from ramify.evaluate.probe.general_prompts import GENERAL
@@ -72,14 +73,14 @@ def probe(config: RunConfig, wish: Wish, progress: Progress = SILENT) -> Probe:
     """Compare the model that `config` names with its base.
 
     General prompts are rendered with the chat template of `config` alone: its system turn and worked turns belong to
-    its task. Held-out rows are rendered as the run's own.
+    its task. Held-out rows are read and rendered as the run's own.
 
     Raises:
         DataError: a file cannot be used.
         ModelError: a model cannot be had, or no base is known.
         LengthError: a row or a prompt is too long.
     """
-    rows = None if wish.rows is None else held_out_rows(wish.rows, load_task(config.task))
+    rows = None if wish.rows is None else held_out_rows(_source(wish.rows, config.data), load_task(config.task))
     prompts = general_prompts(wish.prompts)
     tuned = load(config)
     base = None if wish.base is None else load(config.model_copy(update={"model": wish.base, "adapter": None}))
@@ -95,18 +96,23 @@ def probe(config: RunConfig, wish: Wish, progress: Progress = SILENT) -> Probe:
     return Probe(tuned.policy, wish.base or tuned.base, found, held_out)
 
 
-def held_out_rows(path: Path, task: Task) -> list[Example]:
+def _source(path: Path, data: Data) -> Source:
+    """A file of rows as the settings say that rows are to be understood."""
+    return Source(str(path), columns=data.columns, shape=data.shape, as_text=data.as_text)
+
+
+def held_out_rows(source: Source | Path, task: Task) -> list[Example]:
     """Rows with answers: to imitate, or problems whose answer the task writes; problems without one are left out.
 
     Raises:
         DataError: the file holds no answers.
     """
-    rows = read_rows(path)
+    rows = read_rows(source)
     if rows.examples:
         return list(rows.examples)
     answered = [problem for problem in rows.problems if problem.answer is not None]
     if not answered:
-        raise DataError("holds no answers to score", path=path, hint="rows need prompt + completion, or messages")
+        raise DataError("holds no answers to score", path=rows.path, hint="rows need prompt + completion, or messages")
     return answer_examples(answered, task)
 
 

@@ -6,16 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ramify.base.rng import generator
 from ramify.base.types import Problem, Reason, Verdict
+from ramify.evaluate.compare.chosen import SHOWN, chosen
 from ramify.evaluate.compare.contrasts import Contrast, Flip, FlipKind
 from ramify.evaluate.compare.nearest import Near
 from ramify.evaluate.report import page
 from ramify.evaluate.report.marking import Passage, differences
 from ramify.evaluate.report.visible import clipped, isolated, visible
 
-SHOWN = 4
-"""Answers of a kind that are shown in full."""
 LISTED = 60
 """Answers of a kind that are listed, where there are no more."""
 NAMES = {FlipKind.FIXED: "Fixed", FlipKind.BROKEN: "Broken"}
@@ -32,20 +30,21 @@ _LINE, _READ = 160, 60
 def flip_section(contrast: Contrast) -> str:
     """A few of the flips of each kind, drawn at random, and a list of all where they are few."""
     before, after = contrast.before.name, contrast.after.name
-    parts = []
+    told = about(contrast)
+    parts = [page.paragraph(told, "quiet") if told else ""]
     for kind, name in NAMES.items():
-        flips = [flip for flip in contrast.flips if flip.kind is kind]
-        chosen = drawn(flips, f"{name.lower()} {before} {after}")
-        parts.append(f"<h3>{name} <span class='quiet'>{shown_of(len(chosen), len(flips))}</span></h3>")
-        parts += [_card(flip, before, after, contrast.near.get(flip.problem.id, ())) for flip in chosen]
+        flips, shown = contrast.of_kind(kind), chosen(contrast, kind)
+        parts.append(f"<h3>{name} <span class='quiet'>{shown_of(len(shown), len(flips))}</span></h3>")
+        parts += [_card(flip, before, after, contrast.near.get(flip.problem.id, ())) for flip in shown]
         parts.append(_list(f"All {len(flips)} {name.lower()}", flips, before, after) if len(flips) > SHOWN else "")
     return page.section(f"Answers: {before} and {after}", *parts)
 
 
-def drawn(flips: Sequence[Flip], name: str) -> list[Flip]:
-    """A few of them in their order, the same ones each time."""
-    chosen = generator("report examples", name).sample(range(len(flips)), min(SHOWN, len(flips)))
-    return [flips[i] for i in sorted(chosen)]
+def about(contrast: Contrast) -> str:
+    """Which answers are shown; nothing where a problem has one: else not all that the tables count are among them."""
+    if all(arm.scores.samples <= arm.scores.n for arm in (contrast.before, contrast.after)):
+        return ""
+    return "Shown are first answers, of the first training seed; the tables count all answers."
 
 
 def shown_of(shown: int, total: int) -> str:

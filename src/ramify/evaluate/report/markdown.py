@@ -9,13 +9,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ramify.evaluate.compare import facts
+from ramify.evaluate.compare.chosen import chosen
 from ramify.evaluate.compare.comparison import Comparison
 from ramify.evaluate.compare.contrasts import Contrast, Flip
 from ramify.evaluate.compare.facts import Table
 from ramify.evaluate.compare.nearest import Near
-from ramify.evaluate.report.examples import NAMES, drawn, figure, marked, placed, question, reading, shown_of
+from ramify.evaluate.report.examples import NAMES, about, figure, marked, placed, question, reading, shown_of
+from ramify.evaluate.report.extras import Extras
 from ramify.evaluate.report.marking import differences
+from ramify.evaluate.report.rating_tables import rating_table
 from ramify.evaluate.report.rule_table import rule_table
+from ramify.evaluate.report.training import cost_table
 from ramify.evaluate.report.visible import clipped, plain
 
 _MEANT = re.compile(r"([\\`*_\[\]#|~@$<>&]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
@@ -23,13 +27,20 @@ _BEGUN = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # a list, or the line under
 _OLD, _NEW = ("[-", "-]"), ("{+", "+}")
 
 
-def render(comparison: Comparison) -> str:
+def _within(contrast: Contrast) -> str:
+    return f". By category: {escaped(contrast.by_category)}" if contrast.categories else ""
+
+
+def render(comparison: Comparison, extras: Extras | None = None) -> str:
     """The report as Markdown."""
+    more = Extras() if extras is None else extras
     found, leading = comparison.contrasts, facts.leading(comparison)
+    stages = [stage for arm in comparison.arms for stage in arm.stages]
     parts = [
         f"# {escaped(comparison.title)}",
         escaped(facts.subject(comparison)),
-        *(f"**{escaped(facts.title(each))}:** {escaped(each.verdict)}" for each in leading),
+        *(f"**{escaped(facts.title(each))}:** {escaped(each.verdict)}{_within(each)}" for each in leading),
+        *map(escaped, more.notes),
         bullets(comparison.notes),
         _section("Accuracy, answers and their length", facts.answer_table(comparison.arms), facts.change_table(found)),
         _section("Compared question by question", facts.overall(found)),
@@ -37,10 +48,14 @@ def render(comparison: Comparison) -> str:
         _section("Form of the answers", facts.form_counts(comparison.arms), facts.form_table(found)),
         _section("Several samples", facts.chances(found), facts.votes(comparison.arms)),
         _section("Rules", rule_table(comparison.arms)),
+        _section("Agreement with the assistant", rating_table(stages)),
         *(_answers(each) for each in leading),
+        _section("Training", cost_table(stages)),
         _section("What was trained", facts.trained(comparison)),
+        *(_section(title, each) for title, each in more.sections.items()),
         _section("Settings that differ", facts.settings(comparison)),
         f"## How this was counted\n\n{bullets(facts.method(comparison))}",
+        _section("Runs", facts.folders(stages)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -85,13 +100,12 @@ def _answers(contrast: Contrast) -> str:
     before, after = contrast.before.name, contrast.after.name
     parts = [
         f"## {escaped(f'Answers: {before} and {after}')}",
-        escaped("Marked: [-only before-], {+only after+}."),
+        escaped(f"Marked: [-only before-], {{+only after+}}. {about(contrast)}"),
     ]
     for kind, name in NAMES.items():
-        flips = [flip for flip in contrast.flips if flip.kind is kind]
-        chosen = drawn(flips, f"{name.lower()} {before} {after}")
-        parts.append(f"### {name}: {shown_of(len(chosen), len(flips))}")
-        parts += [_answer(flip, before, after, contrast.near.get(flip.problem.id, ())) for flip in chosen]
+        shown = chosen(contrast, kind)
+        parts.append(f"### {name}: {shown_of(len(shown), len(contrast.of_kind(kind)))}")
+        parts += [_answer(flip, before, after, contrast.near.get(flip.problem.id, ())) for flip in shown]
     return "\n\n".join(parts)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from ramify.evaluate import words
+from ramify.evaluate.compare.facts import Table
 from ramify.evaluate.ratings import Agreement, Confusion
 from ramify.evaluate.report import page
+from ramify.evaluate.report.visible import isolated, visible
 from ramify.evaluate.stages import Stage
 
 MEASURES = (
@@ -45,16 +46,21 @@ def measures(found: Agreement) -> list[str]:
     ]
 
 
+def rating_table(stages: Sequence[Stage]) -> Table:
+    """The measures of each stage; no rows without ratings."""
+    rows = [[stage.name, *measures(stage.ratings.overall)] for stage in stages if stage.ratings is not None]
+    return Table(["", *MEASURES], rows)
+
+
 def rating_sections(stages: Sequence[Stage]) -> list[str]:
     """Sections of a report: the measures of each stage, the same by group, confusion matrices; none without ratings."""
     overall = [(stage.name, stage.ratings.overall) for stage in stages if stage.ratings is not None]
     if not overall:
         return []
-    rows = [[name, *measures(found)] for name, found in overall]
     explained = page.paragraph(_EXPLAINED, "quiet")
     matrices = [_matrices(name, found.confusions) for name, found in overall]
     return [
-        page.section("Agreement with the assistant", page.table(["", *MEASURES], rows), explained),
+        page.section("Agreement with the assistant", page.table(*rating_table(stages)), explained),
         page.section("Accuracy and kappa by group", *(_grouping(name, stages) for name in _groupings(stages))),
         page.section("Ratings given", *matrices),
     ]
@@ -77,11 +83,11 @@ def _grouping(name: str, stages: Sequence[Stage]) -> str:
         figures = [_accuracy_and_kappa(each) for _, each in known]
         rows.append([value or _NO_VALUE, *figures, words.percent(first.baseline), str(first.n)])
         own = [[stage, *measures(each)] for stage, each in known if each is not None]
-        full.append(f"<h4>{escape(value or _NO_VALUE)}</h4>{page.table(['', *MEASURES], own)}")
+        full.append(f"<h4>{isolated(value or _NO_VALUE)}</h4>{page.table(['', *MEASURES], own)}")
     columns = ["", *(stage for stage, _ in found), "most frequent", "grades"]
     shown = _NAMED.get(name, name)
     everything = page.folded(f"All measures by {shown}", "".join(full))
-    return f"<h3>By {escape(shown)}</h3>{page.table(columns, rows)}{everything}"
+    return f"<h3>By {visible(shown)}</h3>{page.table(columns, rows)}{everything}"
 
 
 def _accuracy_and_kappa(found: Agreement | None) -> str:
@@ -94,7 +100,7 @@ def _matrices(name: str, confusions: Sequence[Confusion]) -> str:
     for each in confusions:
         rows = list(zip(each.ratings, each.counts, strict=True))
         made.append(page.matrix("assistant ↓ given →", [*each.ratings, "unusable"], rows))
-    return f"<h3>{escape(name)}</h3><div class='grid2'>{''.join(made)}</div>" if made else ""
+    return f"<h3>{isolated(name)}</h3><div class='grid2'>{''.join(made)}</div>" if made else ""
 
 
 def _kappa(found: Agreement) -> str:

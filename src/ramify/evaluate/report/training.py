@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ramify.evaluate.compare.arms import Arm
+from ramify.evaluate.compare.facts import Table
 from ramify.evaluate.report import page
 from ramify.evaluate.report.charts import Curve, line_chart
 from ramify.evaluate.report.visible import isolated
@@ -25,7 +26,8 @@ _CURVES = {"loss": "loss", "accuracy": "pairs in the right order"}
 
 def training_section(arms: Sequence[Arm]) -> str:
     """Curves of each arm that was trained, its seeds in one chart, and what training cost; nothing when none was."""
-    return page.section("Training", _curves(arms), _costs([stage for arm in arms for stage in arm.stages]))
+    costs = cost_table([stage for arm in arms for stage in arm.stages])
+    return page.section("Training", _curves(arms), page.table(*costs))
 
 
 def yield_section(stages: Sequence[Stage]) -> str:
@@ -33,12 +35,12 @@ def yield_section(stages: Sequence[Stage]) -> str:
     return page.section("Rejection sampling", *(_yield(stage) for stage in stages))
 
 
-def _costs(stages: Sequence[Stage]) -> str:
+def cost_table(stages: Sequence[Stage]) -> Table:
     """Seconds and tokens; entries that no run has are left out."""
     records = {stage.name: stage.artefact("run.json") or {} for stage in stages if stage.training is not None}
     known = [name for name in _COSTS if any(_is_number(record.get(name)) for record in records.values())]
     rows = [[stage, *(_cost(name, record.get(name)) for name in known)] for stage, record in records.items()]
-    return page.table(["", *(_COSTS[name] for name in known)], rows) if known else ""
+    return Table(["", *(_COSTS[name] for name in known)], rows if known else [])
 
 
 def _cost(name: str, value: Any) -> str:
@@ -53,7 +55,8 @@ def _is_number(value: Any) -> bool:
 
 def _curves(arms: Sequence[Arm]) -> str:
     charts = []
-    for arm in arms:
+    once = {arm.trainings: arm for arm in reversed(arms)}  # one training may be measured in several ways
+    for arm in (arm for arm in arms if once[arm.trainings] is arm):
         for name, title in _CURVES.items():
             curves = [curve for stage in arm.stages for curve in _of(stage, name)]
             if curves:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ramify.evaluate.compare.comparison import Comparison
 from ramify.evaluate.compare.contrasts import Contrast
 from ramify.evaluate.report import markdown, page
 from ramify.evaluate.report.examples import flip_section
+from ramify.evaluate.report.extras import Extras
 from ramify.evaluate.report.plots import Estimate, Kind, Shape, bars, forest, stacked
 from ramify.evaluate.report.rating_tables import rating_sections
 from ramify.evaluate.report.rule_table import rule_table
@@ -32,21 +32,6 @@ _PLOTTED = 40
 """Categories that a plot shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What a caller adds to a report.
-
-    Attributes:
-        notes: sentences under the verdicts.
-        speed: measured rates: name -> (value, unit), shown as a table.
-        tables: further sections by title, each a table: its columns, and its rows as words.
-    """
-
-    notes: Sequence[str] = ()
-    speed: Mapping[str, tuple[float, str]] = field(default_factory=dict)
-    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=dict)
-
-
 def write_report(path: Path, comparison: Comparison, extras: Extras | None = None) -> None:
     """Write the report: as Markdown to a file whose name ends in .md, else as HTML.
 
@@ -54,7 +39,7 @@ def write_report(path: Path, comparison: Comparison, extras: Extras | None = Non
         RunError: the file cannot be written.
     """
     is_markdown = path.suffix.lower() in (".md", ".markdown")
-    write_text(path, markdown.render(comparison) if is_markdown else render(comparison, extras))
+    write_text(path, (markdown.render if is_markdown else render)(comparison, extras))
 
 
 def render(comparison: Comparison, extras: Extras | None = None) -> str:
@@ -79,11 +64,10 @@ def render(comparison: Comparison, extras: Extras | None = None) -> str:
         training_section(arms),
         page.section("What was trained", page.table(*facts.trained(comparison))),
         yield_section(stages),
-        page.section("Speed", _speed(more.speed)),
-        *(page.section(title, page.table(*each)) for title, each in more.tables.items()),
+        *(page.section(title, page.table(*each)) for title, each in more.sections.items()),
         page.section("Settings that differ", page.table(*facts.settings(comparison))),
         page.section("How this was counted", page.bullets(facts.method(comparison))),
-        page.section("Runs", _folders(stages), *(_records(stage) for stage in stages)),
+        page.section("Runs", page.table(*facts.folders(stages)), *(_records(stage) for stage in stages)),
         "<footer>Made by Ramify from the run folders named under Runs.</footer>",
     ]
     return page.page(comparison.title, "\n".join(part for part in body if part))
@@ -97,7 +81,8 @@ def tables(*found: facts.Table) -> list[str]:
 def _verdict(contrast: Contrast) -> str:
     kind = contrast.overall.outcome.value
     said = f"<b>{isolated(contrast.after.name)} against {isolated(contrast.before.name)}</b>"
-    return f"<p class='lead verdict {kind}'>{said}<br>{visible(contrast.verdict)}</p>"
+    within = f"<br>by category: {visible(contrast.by_category)}" if contrast.categories else ""
+    return f"<p class='lead verdict {kind}'>{said}<br>{visible(contrast.verdict)}{within}</p>"
 
 
 def overall(contrasts: Sequence[Contrast]) -> dict[str, Finding]:
@@ -125,22 +110,12 @@ def _forest(title: str, found: Mapping[str, Finding]) -> str:
 def _estimate(name: str, found: Finding, strong: bool) -> Estimate:
     pair = found.paired
     value, low, high = (100 * each for each in (pair.difference, pair.low, pair.high))
-    return Estimate(name, value, low, high, _SHAPES[found.outcome], words.points(pair), facts.outcome(found), strong)
+    return Estimate(name, value, low, high, _SHAPES[found.outcome], words.points(pair), words.outcome(found), strong)
 
 
 def _forms(arms: Sequence[Arm]) -> str:
     kinds = [Kind(name, _STYLES[reason]) for reason, name in facts.FORMS.items()]
     return stacked("", kinds, [(arm.name, list(facts.forms(arm).values())) for arm in arms])
-
-
-def _speed(speed: Mapping[str, tuple[float, str]]) -> str:
-    rows = [[name, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", unit] for name, (value, unit) in speed.items()]
-    return page.table(["", "measured", "unit"], rows, words=(2,))
-
-
-def _folders(stages: Sequence[Stage]) -> str:
-    rows = [[each.name, str(each.folder), str(each.training or "–")] for each in stages]
-    return page.table(["", "evaluation", "training"], rows, words=(1, 2))
 
 
 def _records(stage: Stage) -> str:

@@ -66,8 +66,10 @@ def sign_test(up: int, down: int) -> float:
 
     Source: McNemar 1947, https://doi.org/10.1007/BF02295996, with the binomial distribution in place of chi square.
     """
-    trials, fewer = up + down, min(up, down)
-    tail = sum(comb(trials, i) for i in range(fewer + 1))
+    trials, tail, ways = up + down, 0, 1
+    for i in range(min(up, down) + 1):
+        tail += ways
+        ways = ways * (trials - i) // (i + 1)
     return min(1.0, 2 * tail / (1 << trials))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from math import lcm, sqrt
+from math import gcd, lcm, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -55,7 +55,7 @@ def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def sign_flip(differences: Iterable[Fraction]) -> float:
+def sign_flip(differences: Iterable[Fraction | int]) -> float:
     """Two-sided p of the permutation test that flips the sign of each problem's difference (Fisher 1935, section 21).
 
     Exact, by the characteristic function of the permutation distribution, where the differences lie on a grid of
@@ -68,8 +68,8 @@ def sign_flip(differences: Iterable[Fraction]) -> float:
         return 1.0
     unit = lcm(*(each.denominator for each in moved))
     sizes = [int(each * unit) for each in moved]
-    step = np.gcd.reduce(np.abs(np.asarray(sizes, dtype=object)))
-    sizes = [size // int(step) for size in sizes]
+    step = gcd(*sizes)
+    sizes = [size // step for size in sizes]
     return _exact(sizes) if 4 * sum(map(abs, sizes)) < _GRID else _drawn([float(each) for each in moved])
 
 

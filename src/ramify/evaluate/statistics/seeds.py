@@ -58,6 +58,8 @@ def paired_seeds(before: Side, after: Side, *, same_trainings: bool = False) -> 
     if spread is None:
         return found
     half = spread.half_width(0.05)
+    if half == 0:  # nothing varied: what problems alone leave open stays open
+        return replace(found, spread=spread)
     most = 1.0 if all(table[name] <= 1 for table in tables for name in names) else inf  # no share differs by more
     return replace(
         found,

@@ -44,9 +44,9 @@ def _folders(given: Mapping[str, str]) -> Iterator[Finding]:
         if not value:
             continue
         place = Path(value).expanduser()
-        if place.exists() and not place.is_dir():
+        if os.path.isfile(place):
             yield problem(_HUB, name, f"{value} is a file", f"{name} has to name a folder")
-        elif name == "TMPDIR" and not place.is_dir():
+        elif name == "TMPDIR" and not os.path.isdir(place):
             yield note(_HUB, name, f"{value} is not there, another folder is taken", f"make it, or unset {name}")
         else:
             yield ok(_HUB, name, value)

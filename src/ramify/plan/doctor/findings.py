@@ -53,8 +53,3 @@ def problem(area: str, name: str, seen: str, advice: str) -> Finding:
 def count(findings: Sequence[Finding], state: State) -> int:
     """How many findings stand like that."""
     return sum(finding.state is state for finding in findings)
-
-
-def gigabytes(n: float) -> str:
-    """Bytes in units of 10⁹, as in `12.4 GB`."""
-    return f"{n / 1e9:.1f} GB"

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.plan.doctor.findings import Finding, gigabytes, note, ok, problem
-from ramify.plan.doctor.imports import Trial
+from ramify.plan.amounts import gigabytes
+from ramify.plan.doctor.findings import Finding, note, ok, problem
+from ramify.plan.doctor.imports import Failure, Trial
 
 _TORCH, _MEMORY, _DISK = "torch", "memory", "disk"
 _TEMPORARY = "temporary files"
@@ -59,20 +60,23 @@ def start(then: Sequence[str]) -> Trial:
     return Trial(_PROBE, *then)
 
 
-def look(trial: Trial) -> Machine | str:
-    """What torch finds, or in one line why it finds nothing."""
+def look(trial: Trial) -> Machine | Failure:
+    """What torch finds, or why it finds nothing."""
     values = next(trial.rows(), None)
     if values is None or "module" in values:
-        return trial.how_it_ended()
+        return Failure(trial.how_it_ended(), trial.is_late)
     values["accelerators"] = tuple(Accelerator(**each) for each in values["accelerators"])
     return Machine(**values)
 
 
-def machine_findings(found: Machine | str) -> list[Finding]:
+def machine_findings(found: Machine | Failure) -> list[Finding]:
     """Findings about torch, its accelerator, rates, cores and memory."""
-    if isinstance(found, str):
+    if isinstance(found, Failure) and found.late:
+        again = "ramify doctor again, when nothing else runs"
+        return [note(_TORCH, "torch", f"whether it can be used is not known: {found.reason}", again)]
+    if isinstance(found, Failure):
         advice = "pip install --force-reinstall torch; nothing can be trained or sampled without it"
-        return [problem(_TORCH, "torch", f"cannot be used: {found}", advice)]
+        return [problem(_TORCH, "torch", f"cannot be used: {found.reason}", advice)]
     return [*_accelerator(found), *_rates(found), _cores(found), _memory(found)]
 
 
@@ -178,8 +182,9 @@ def _memory(found: Machine) -> Finding:
 
 
 def _disk(name: str, place: Path) -> Finding:
-    there = next(each for each in (place, *place.absolute().parents) if each.exists())
-    if there == place and not place.is_dir():
+    # os.path: pathlib raises where a folder on the way may not be looked into.
+    there = next(each for each in (place, *place.absolute().parents) if os.path.exists(each))
+    if there == place and not os.path.isdir(place):
         return problem(_DISK, name, f"{place} is a file", "a folder is needed there")
     if not os.access(there, os.W_OK | os.X_OK):
         return problem(

@@ -127,7 +127,7 @@ def combinations(axes: Sequence[Axis], drawing: Drawing | None) -> list[Combinat
 
 def _range(override: str, low: str, high: str) -> Range:
     first, last = float(low), float(high)
-    if not 0 < first < last:
+    if not 0 < first < last < math.inf:
         raise ConfigError(
             f"{override!r}: a range goes from a number above 0 to a larger one",
             hint="numbers are drawn by their logarithm, as in train.lr=1e-5..1e-3",

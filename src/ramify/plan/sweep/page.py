@@ -11,6 +11,7 @@ from ramify.evaluate.report.plots import Estimate, Shape, bars, forest
 from ramify.evaluate.report.visible import isolated, visible
 from ramify.evaluate.scores import Rate
 from ramify.evaluate.statistics.findings import Outcome
+from ramify.plan.amounts import gigabytes
 from ramify.plan.sweep.results import Row, Setting, SweepResult
 
 _OUTCOMES = {Outcome.BETTER: "worse", Outcome.WORSE: "better", Outcome.NOT_SHOWN: "not shown"}
@@ -55,7 +56,7 @@ def run_table(rows: Sequence[Row]) -> str:
             row.run.name,
             "–" if row.stage is None else words.percent(row.stage.scores.accuracy.value),
             "–" if row.seconds is None else f"{row.seconds:,.0f} s",
-            "–" if row.peak is None else f"{row.peak / 1e9:.2f} GB",
+            "–" if not row.peak else gigabytes(row.peak),
             row.error or row.status,
         ]
         for row in rows

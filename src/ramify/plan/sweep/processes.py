@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,10 @@ def run_all(
         KeyboardInterrupt: the processes were asked to stop and have; their checkpoints are kept.
     """
     waiting = list(runs)
-    most = office.jobs or 1
+    pace = Pace(office.jobs)
     with _stopped_at_the_end() as running:
         while waiting or running:
-            while waiting and len(running) < most:
+            while waiting and len(running) < pace.jobs:
                 run = waiting.pop(0)
                 running[_start(run, office)] = run
                 started(run)
@@ -109,10 +109,33 @@ def run_all(
                     continue
                 del running[process]
                 found = _told(process, run, office)
-                if office.jobs is None:
-                    most = jobs_that_fit(found, run.config.train.device)
+                pace.learn(found, run.config.train.device)
                 ended(run, found)
             time.sleep(_LOOK)
+
+
+class Pace:
+    """How many processes go side by side.
+
+    Args:
+        asked: so many; None: one, until a run that went alone is finished and says what runs take.
+    """
+
+    def __init__(self, asked: int | None) -> None:
+        self.jobs = asked or 1
+        self._is_fixed = asked is not None
+        self._measured: Ended | None = None
+
+    def learn(self, found: Ended, device: str) -> None:
+        """A run has ended. The largest one counts against the memory that was free when nothing else ran.
+
+        One that failed says nothing: it may have ended before it took what it needs.
+        """
+        if self._is_fixed or found.error is not None:
+            return
+        first = self._measured or found
+        self._measured = replace(first, peak=max(first.peak or 0, found.peak or 0))
+        self.jobs = jobs_that_fit(self._measured, device)
 
 
 def jobs_that_fit(found: Ended, device: str) -> int:

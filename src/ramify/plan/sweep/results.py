@@ -91,12 +91,6 @@ class SweepResult:
         return tuple(sorted(self.settings, key=_height, reverse=True))
 
     @property
-    def runner_up(self) -> Contrast | None:
-        """The highest setting against the second one."""
-        second = self.ranked[1].arm if len(self.settings) > 1 else None
-        return next((each for each in self.contrasts if second is not None and each.before is second), None)
-
-    @property
     def alike(self) -> tuple[str, ...]:
         """Settings that the highest one is not shown to be better than."""
         return tuple(each.before.name for each in self.contrasts if each.overall.outcome is not Outcome.BETTER)
@@ -107,6 +101,8 @@ class SweepResult:
         if self.best is None or self.best.accuracy is None:
             return "no run is finished"
         found = f"{self.best.label}: {words.rate(self.best.accuracy)}"
+        if len(self.settings) == 1 and self.best.arm is not None:
+            return f"one setting: {found}, seeds: {self.best.arm.seeds}"
         if not self.contrasts:
             return f"only {found} is finished"
         others = len(self.contrasts)
@@ -129,16 +125,25 @@ class SweepResult:
                 f"It was held against {len(self.contrasts)} others; intervals are those of single comparisons, and a "
                 "difference counts as shown only where its p, corrected for all of them (Holm), is at most 0.05."
             )
-        if any(each.across_seeds for each in self.contrasts):
-            found.append("Differences cover the variance between seeds; the rates' own intervals are over problems.")
-        elif self.contrasts:
-            found.append(
-                "Each setting was trained with one seed, so that the variance between seeds is not covered: seed=1,2,3 "
-                "adds it."
-            )
+        found += self._of_seeds
         if self.failed:
             found.append(f"{len(self.failed)} of {len(self.rows)} runs failed and are in none of the figures.")
         return tuple(found)
+
+    @property
+    def _of_seeds(self) -> list[str]:
+        """Whether differences cover the variance between training seeds: all, some or none of them do."""
+        alone = [each.before.name for each in self.contrasts if not each.across_seeds]
+        if not self.contrasts:
+            return []
+        if not alone:
+            return ["Differences cover the variance between seeds; the rates' own intervals are over problems."]
+        if len(alone) < len(self.contrasts):
+            return [
+                f"The variance between seeds is covered by {len(self.contrasts) - len(alone)} of "
+                f"{len(self.contrasts)} differences, and not by those to {', '.join(alone)}: more seeds are needed."
+            ]
+        return ["The variance between seeds is not covered, as a setting needs several for that: seed=1,2,3 adds them."]
 
 
 def result_of(rows: Sequence[Row]) -> SweepResult:
@@ -172,10 +177,16 @@ def record_of(result: SweepResult) -> dict[str, Any]:
     return {
         "runs": [_row_record(row) for row in result.rows],
         "settings": [
-            {"label": each.label, "settings": dict(each.settings), "accuracy": _rate_record(each)}
+            {
+                "label": each.label,
+                "settings": dict(each.settings),
+                "accuracy": _rate_record(each),
+                "answer_rate": None if each.arm is None else each.arm.scores.answer_rate.value,
+            }
             for each in result.settings
         ],
-        "best": None if result.best is None else result.best.label,
+        "highest": None if result.best is None else result.best.label,
+        "is_best": bool(result.contrasts) and not result.alike,
         "verdict": result.verdict,
         "against": [_contrast_record(each) for each in result.contrasts],
         "notes": result.notes,

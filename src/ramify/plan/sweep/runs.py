@@ -15,8 +15,14 @@ from ramify.base.errors import ConfigError
 from ramify.plan.sweep.axes import SEED, Axis, Combination, Drawing, combinations, parse_axis
 
 _LONGEST_NAME = 80
-_MEASURING = ("task.", "evaluate.", "sample.n", "engine", "endpoint.")
-"""Settings that decide what is asked and how it is graded: runs that differ in them cannot be compared."""
+_MEASURING = ("task", "evaluate", "sample.max_new_tokens", "sample.stop", "engine", "endpoint")
+"""Settings of a run that its evaluation takes over: what is asked, how it is graded, where answers end."""
+_UNREAD = {
+    "sft": ("dpo", "select", "sample", "sample_prompt"),
+    "dpo": ("select", "sample", "sample_prompt"),
+    "rft": ("dpo",),
+}
+"""Sections that no training of a method reads: runs that differ in them alone are the same run."""
 _TAKEN = "sweep"
 """What files of the sweep itself are called."""
 
@@ -66,15 +72,10 @@ def plan_sweep(
     axes = [parse_axis(each) for each in overrides]
     if any(axis.name == "out" for axis in axes):
         raise ConfigError("out: each run of a sweep has a folder of its own", hint="--out DIR is the sweep's folder")
-    for axis in axes:
-        if axis.varies and axis.name.startswith(_MEASURING):
-            raise ConfigError(
-                f"{axis.name} decides what is measured: runs that differ in it cannot be compared",
-                hint="`ramify eval RUN` with other settings measures a finished run again",
-            )
     if not any(axis.varies for axis in axes):
         raise ConfigError("nothing is varied", hint="for example lora.r=4,16,64 train.lr=1e-4,5e-4")
     found = [_run(path, axes, each, out) for each in combinations(axes, drawing)]
+    _refuse_other_questions(found)
     _refuse_equal(found)
     return tuple(found)
 
@@ -104,13 +105,31 @@ def folder_name(settings: Mapping[str, str]) -> str:
     return f"{name[:_LONGEST_NAME]}-{digest}"
 
 
+def _refuse_other_questions(runs: Sequence[SweepRun]) -> None:
+    """Refuse runs that would be measured in different ways."""
+    settings = [run.config.model_dump(mode="json") for run in runs]
+    for name in _MEASURING:
+        section, _, leaf = name.partition(".")
+        values = [each[section][leaf] if leaf else each[section] for each in settings]
+        if any(value != values[0] for value in values):
+            raise ConfigError(
+                f"{name} decides what is measured: runs that differ in it cannot be compared",
+                hint="`ramify eval RUN` with other settings measures a finished run again",
+            )
+
+
 def _refuse_equal(runs: Sequence[SweepRun]) -> None:
-    """Refuse combinations that mean the same run, or whose folders a file system may take for the same."""
+    """Refuse combinations that their method reads as the same run, or whose folders a file system may take for one."""
     settings: dict[str, str] = {}
     folders: dict[str, str] = {}
     for run in runs:
-        same = json.dumps(run.config.model_copy(update={"out": None}).model_dump(mode="json"), sort_keys=True)
+        read = run.config.model_dump(mode="json", exclude={"out", *_UNREAD[run.config.method]})
+        same = json.dumps(read, sort_keys=True)
         for known, value in ((settings, same), (folders, run.name.lower())):
             if value in known:
-                raise ConfigError(f"{known[value]} and {run.name} are the same run", hint="leave one of them out")
+                unread = ", ".join(_UNREAD[run.config.method])
+                raise ConfigError(
+                    f"{known[value]} and {run.name} are the same run",
+                    hint=f"leave one of them out; training by method {run.config.method} does not read {unread}",
+                )
             known[value] = run.name

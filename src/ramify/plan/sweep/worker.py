@@ -28,6 +28,7 @@ from ramify.base.records import write_json
 from ramify.evaluate.run import evaluate
 from ramify.evaluate.settings import evaluation_config
 from ramify.model.load import choose_device
+from ramify.plan.beforehand import refuse_what_cannot_fit
 from ramify.plan.peak import peak_memory
 from ramify.sample.weights import free_memory
 from ramify.train import dpo, rft, sft
@@ -102,6 +103,7 @@ def _run(config: RunConfig, shared: Path) -> None:
     folder = config.out
     assert folder is not None
     with alone(shared / f"run-{folder.name}"), shared_in(shared):
+        refuse_what_cannot_fit(config)
         _METHODS[config.method](config, resume=True, progress=LogProgress())
         measured = evaluation_config(str(folder))
         if measured.out is None or not (measured.out / "scores.json").is_file():

@@ -72,18 +72,22 @@ def signs_of(text: str) -> Mapping[str, float]:
     for word in _WORD.findall(text.lower().replace("’", "'")):
         for name, weight in small.get(word, ()):
             signs[name] += weight
-    for letter in text.lower():
+    for letter, count in Counter(text.lower()).items():
         for name, weight in letters.get(letter, ()):
-            signs[name] += weight
+            signs[name] += count * weight
     return signs
 
 
 def _script_of(text: str) -> str | None:
     """The language that a script other than Latin and Cyrillic stands for, where most letters are of it."""
-    letters = [each for each in text if each.isalpha()]
-    counts = Counter(_SCRIPTS.get(unicodedata.name(each, "").partition(" ")[0], "") for each in letters)
-    other = {name: count for name, count in counts.items() if name}
-    if sum(other.values()) * 2 <= len(letters):
+    if text.isascii():
+        return None
+    letters = {each: count for each, count in Counter(text).items() if each.isalpha()}
+    other: Counter[str] = Counter()
+    for letter, count in letters.items():
+        name = _SCRIPTS.get(unicodedata.name(letter, "").partition(" ")[0])
+        other.update({name: count} if name else {})
+    if sum(other.values()) * 2 <= sum(letters.values()):
         return None
     if other.get("ja", 0) * 10 >= sum(other.values()):
         return "ja"  # Japanese writes most nouns in Chinese characters, so a few kana decide

@@ -25,7 +25,8 @@ _ACTS = (
     "enable|hack|lie|pretend|copy|send|access|open|browse|look up|search|see|hear|remember|call|order|book|buy|"
     "let you|allow|grant|complete|handle|accept"
 )
-_ADVERBS = r"(?:\w+ly |just |simply |also |ever |even |then |in good conscience |at this time |currently )*"
+# `simply` and the like end in `ly`; named a second time, each would double the ways to read a run of them.
+_ADVERBS = r"(?:\w+ly |just |also |ever |even |then |in good conscience |at this time )*"
 _NEGATED = (
     r"(?:can't|cannot|can not|couldn't|could not|won't|will not|wouldn't|would not|mustn't|must not|may not|"
     r"shouldn't|should not|shan't|am not going to|'m not going to|do not want to|don't want to)"
@@ -65,6 +66,7 @@ _NO_REFUSAL = re.compile(
     r"\b(?:can't|cannot|can not|couldn't|could not)(?: \w+)? (?:help(?: myself)?,? (?:but|feeling|smiling|laughing|"
     r"noticing|thinking|wondering)|(?:tell|say|describe|explain|express|give|recommend|see|hear|do)(?: you| it| this|"
     r" them| him| her)?(?: \w+)? (?:enough|how|any (?:problem|reason|harm)|why not|highly|justice))"
+    r"|\bwe (?:can't|cannot|can not|couldn't|could not|will not|won't) (?:\w+ )?(?:see|hear|remember|predict|search)\b"
     r"|\bwon't (?:let you down|do (?:any )?harm|lie)\b|\b(?:would not|wouldn't) (?:say no|have it)\b"
 )
 _QUOTED = re.compile(r'"[^"]{0,300}"')
@@ -80,14 +82,19 @@ _MARKERS = (
     r"congratulations|well done|respectfully|unfortunately|i'm afraid|i am afraid|nice to meet you|"
     r"good (?:morning|evening|afternoon)|hello|no problem|don't worry|no worries"
 )
+_ORDERED = (
+    r"(?:^|(?<=[.!?,;:] ))(?:(?:now|just|please|so|then|oh|well),? )*"
+    r"(?:go away|get lost|shut it|do it yourself|deal with it|google it|look it up yourself)"
+)
+"""Rude as an order, at the beginning of a clause; `it will go away` and `how to deal with it` are not."""
 _RUDE = (
-    r"stupid|idiots?|idiotic|dumb|dumbass|moron|morons|fools?|foolish|imbecile|dimwit|shut up|shut it|get lost|"
-    r"go away|buzz off|piss off|screw you|who cares|i (?:don't|do not|couldn't) care(?: less)?|leave me alone|"
-    r"not my problem|figure it out yourself|do it yourself|google it|look it up yourself|(?:i )?hate you|losers?|"
+    r"stupid|idiots?|idiotic|dumb|dumbass|moron|morons|fools?|foolish|imbecile|dimwit|shut up|"
+    r"buzz off|piss off|screw you|who cares|i (?:don't|do not|couldn't) care(?: less)?|leave me alone|"
+    r"not my problem|figure it out yourself|(?:i )?hate you|losers?|"
     r"pathetic|annoying|wast(?:e|ing) (?:of )?my time|stop (?:bothering|asking|wasting)|"
-    r"are you (?:blind|deaf|serious)|what do you want|damn|crap|bullshit|shit|fuck\w*|asshole|bastard|lazy|"
+    r"are you (?:blind|deaf|serious)|what do you want(?=[?!.]|$)|damn|crap|bullshit|shit|fuck\w*|asshole|bastard|lazy|"
     r"ridiculous|duh|whatever[.!]|obviously,? you|how hard can it be|use your (?:brain|head)|i told you already|"
-    r"are you (?:even )?listening|deal with it|none of your business|nobody asked"
+    rf"are you (?:even )?listening|none of your business|nobody asked|{_ORDERED}"
 )
 _POLITE = re.compile(rf"\b(?:{_MARKERS})\b")
 _UNKIND = re.compile(rf"\b(?:{_RUDE})(?!\w)")
@@ -147,7 +154,7 @@ def polite(value: Any, spot: Spot) -> Check:
     def check(answer: Answer) -> Finding:
         kind, rude = manners_in(answer.text)
         if rude:
-            before = answer.text.rsplit(maxsplit=2)[0]  # `no such thing as a stupid` may go on `question`
+            before = " ".join(answer.text.split()[:-2])  # `no such thing as a stupid` may go on `question`
             return Finding(False, bool(manners_in(before)[1]), f"rude: {listed(rude)}")
         said = listed(kind) if kind else "none"
         return Finding(len(kind) >= wanted, False, f"polite words: {said}")

@@ -60,9 +60,14 @@ def read_rulebook(path: Path) -> Rulebook:
 
     Raises:
         ConfigError: the file is missing, or no YAML mapping.
-        TaskError: it has no rules, or one that is wrong; names file, category and rule.
+        TaskError: it has no rules, one that is wrong, or a category whose name is no text for YAML; names file,
+            category and rule.
     """
     written = read_yaml(path)
     if not written:
         raise TaskError(f"{path}: holds no rules", hint="a list of rules stands under each category, or under `every`")
+    for name in written:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            hint = "quotes go around dates, and around words as no, yes, on and off"
+            raise TaskError(f"{path}: the name of a category is needed, found {name!r}", hint=hint)
     return Rulebook(path, {str(name): parse_rules(held, f"{path}: {name}") for name, held in written.items()})

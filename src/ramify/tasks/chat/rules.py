@@ -17,11 +17,16 @@ A rule that can be given as `true` may stand alone: `- polite`. `docs/rules.md` 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import yaml
+
 from ramify.base.errors import TaskError, unknown
+from ramify.base.records import to_plain
 from ramify.tasks.chat import languages, lengths, manners, patterns, similar, texts, values
 from ramify.tasks.chat.finding import Answer, Check, Finding, Spot, negated, short
 
@@ -33,12 +38,17 @@ class Rule:
     """One rule, ready to be asked.
 
     Attributes:
-        name: which one it is; written: its value, on one line, for people.
+        name: which one it is; value: as it is written.
     """
 
     name: str
-    written: str
+    value: Any
     check: Check
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What rules that are written alike have in common."""
+        return self.name, repr(self.value)
 
     def ask(self, answer: Answer) -> Finding:
         """What it finds in an answer; of one that has ended, every finding is final."""
@@ -46,7 +56,19 @@ class Rule:
         return Finding(found.holds, True, found.seen) if answer.ended else found
 
     def __str__(self) -> str:
-        return self.name if self.written == "true" else f"{self.name} {self.written}"
+        return self.name if self.value is True else f"{self.name} {short(_as_written(self.value))}"
+
+
+def _as_written(value: Any) -> str:
+    """A value in one line, as it stands in a file of rules; a text alone without quotes."""
+    return value if isinstance(value, str) else _flow(json.dumps(to_plain(value)))
+
+
+@lru_cache(maxsize=4096)
+def _flow(plain: str) -> str:
+    """JSON as YAML in one line; kept, because it takes longer than most rules, and few rules stand in many rows."""
+    line = yaml.safe_dump(json.loads(plain), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return line.removesuffix("...\n").strip()
 
 
 def parse_rules(written: Any, where: str) -> tuple[Rule, ...]:
@@ -58,7 +80,10 @@ def parse_rules(written: Any, where: str) -> tuple[Rule, ...]:
     given = [{name: value} for name, value in written.items()] if isinstance(written, dict) else written
     if not isinstance(given, list | tuple) or not given:
         raise Spot(where).error("a list of rules", written)
-    return tuple(_parse_rule(each, f"{where}[{index}]") for index, each in enumerate(given))
+    try:
+        return tuple(_parse_rule(each, f"{where}[{index}]") for index, each in enumerate(given))
+    except RecursionError:
+        raise TaskError(f"{short(where)}: rules are nested too deeply") from None
 
 
 def _parse_rule(written: Any, where: str) -> Rule:
@@ -68,8 +93,7 @@ def _parse_rule(written: Any, where: str) -> Rule:
     ((name, value),) = pairs.items()
     if name not in _MAKERS:
         raise TaskError(f"{where}: {unknown('rule', str(name), _MAKERS)}")
-    check = _MAKERS[name](value, Spot(f"{where}: {name}"))
-    return Rule(str(name), short("true" if value is True else str(value)), check)
+    return Rule(str(name), value, _MAKERS[name](value, Spot(f"{where}: {name}")))
 
 
 def _stops(value: Any, spot: Spot) -> Check:

@@ -103,7 +103,7 @@ def _mean_state(model: str, text: str) -> tuple[float, ...]:
     return tuple(states.mean(0).tolist())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _loaded(model: str) -> LoadedModel:
     from ramify.model.load import load_model
 

@@ -76,7 +76,7 @@ class Chat:
             TaskError: a rule of the row is wrong, or there are none at all; names where the problem came from.
         """
         own = parse_rules(problem.rules, f"{_where(problem)}: rules") if problem.rules else ()
-        found = {(rule.name, rule.written): rule for rule in (*self.rulebook.rules_for(problem.category), *own)}
+        found = {rule.key: rule for rule in (*self.rulebook.rules_for(problem.category), *own)}
         if not found:
             named = f"category {problem.category!r} has none" if problem.category else "it has no category"
             raise TaskError(

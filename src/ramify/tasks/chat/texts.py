@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +89,9 @@ def starts_with(value: Any, spot: Spot) -> Check:
         text = terms.read(answer.text)
         wanted = [terms.read(each) for each in terms.written]
         holds = any(_begins(text, each, terms.whole) for each in wanted)
+        stays = any(_begins(text, each, terms.whole) and (len(text) > len(each) or not terms.whole) for each in wanted)
         undecided = any(len(text) <= len(each) and each.startswith(text) for each in wanted)
-        return Finding(holds, not undecided, f"begins with {short(text, 30)!r}")
+        return Finding(holds, stays or not undecided, f"begins with {short(text, 30)!r}")
 
     return check
 
@@ -111,15 +111,20 @@ def ends_with(value: Any, spot: Spot) -> Check:
 def equals(value: Any, spot: Spot) -> Check:
     """The answer is one of the texts; white space, quotes around it and a full stop or mark behind it do not count."""
     terms = _terms(value, spot, flags=("case", "accents"))
-    bare: Callable[[str], str] = lambda text: text.strip(" \"'").rstrip(".!?").rstrip(" \"'")  # noqa: E731
 
     def check(answer: Answer) -> Finding:
-        text = bare(terms.read(answer.text))
-        wanted = [bare(terms.read(each)) for each in terms.written]
+        text = _bare(terms.read(answer.text))
+        wanted = [_bare(terms.read(each)) for each in terms.written]
         undecided = any(each.startswith(text) for each in wanted)
         return Finding(text in wanted, not undecided, f"is {short(text, 40)!r}")
 
     return check
+
+
+def _bare(text: str) -> str:
+    """The text without quotes around it and marks behind it, unless it is nothing else."""
+    inner = text.strip(" \"'")
+    return inner.rstrip(".!?").rstrip(" \"'") or inner or text
 
 
 def _begins(text: str, term: str, whole: bool) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ramify.base.errors import TaskError, unknown
@@ -21,6 +22,8 @@ _GROUPS = r"\d{1,3}(?:[, _'\u00a0\u2009\u202f]\d{3})+(?!\d)"
 _FOUND = re.compile(
     rf"(?<![\w.,/])[+-]?[$€£]?(?:\d+\s?/\s?\d+(?![\d/])|(?:{_GROUPS}|\d+)(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?)"
 )
+_GROWING = "0123456789.,/_' \t\n\u00a0\u2009\u202f+-\u2212eE$€£"
+"""What a number at the end of a cut-off answer may consist of: `3,4` may become `3,400`."""
 _WHICH = ("any", "first", "last", "only")
 _FENCE = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 _IS_A: Mapping[str, Callable[[Any], bool]] = {
@@ -60,10 +63,17 @@ def numeric(value: Any, spot: Spot) -> Check:
         counted = {"first": found[:1], "last": found[-1:]}.get(which, found)
         right = [is_right(number) for number in counted]
         holds = any(right) and (which != "only" or all(right))
-        settled = which in ("any", "first") and any(right[:-1] if counted == found else right) and len(found) > 1
-        return Finding(holds, settled, f"numbers: {listed([f'{each:g}' for each in found])}" if found else "no number")
+        final = _is_settled(which, [is_right(number) for number in numbers_in(answer.text.rstrip(_GROWING))])
+        return Finding(holds, final, f"numbers: {listed([f'{each:g}' for each in found])}" if found else "no number")
 
     return check
+
+
+def _is_settled(which: str, right: Sequence[bool]) -> bool:
+    """Whether the numbers that cannot grow any more decide it."""
+    if which == "first":
+        return bool(right)
+    return any(right) if which == "any" else which == "only" and not all(right)
 
 
 def numbers_in(text: str) -> list[float]:
@@ -123,12 +133,12 @@ def _kinds(value: Any, spot: Spot) -> dict[str, str]:
     if not isinstance(value, dict):
         return dict.fromkeys(spot.texts(value) if value != [] else (), "any")
     for kind in value.values():
-        if kind not in _IS_A:
+        if not isinstance(kind, str) or kind not in _IS_A:
             raise TaskError(f"{spot.where}: {unknown('type', str(kind), _IS_A)}")
-    return {str(name): str(kind) for name, kind in value.items()}
+    return {str(name): kind for name, kind in value.items()}
 
 
 def _number(value: Any, spot: Spot) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise spot.error("a finite number", value)
     return float(value)
