@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ def test_an_endpoint_is_evaluated_as_any_model(
     assert {each["authorization"] for each in server.seen()["requests"]} == {"Bearer sk-secret-123"}
     assert holds(tmp_path, "sk-secret") == []
     assert "sk-secret" not in shown + told
-    code, shown, told = ramify(monkeypatch, capsys, "compare", out, out)
+    shutil.copytree(out, tmp_path / "again")
+    code, shown, told = ramify(monkeypatch, capsys, "compare", out, tmp_path / "again")
     assert code == 0, told
 
 

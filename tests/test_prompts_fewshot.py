@@ -28,7 +28,7 @@ def test_shipped_files_end_every_turn_in_an_answer_their_task_reads(name: str) -
 
 def test_every_task_names_a_shipped_file_or_none() -> None:
     named = {name: load_task(Task(name=name)).fewshot for name in TASKS}
-    assert named == {"unit_conversion": "unit_conversion", "math": "math", "grading": None}
+    assert named == {"unit_conversion": "unit_conversion", "math": "math", "grading": None, "chat": None}
     assert {name for name in named.values() if name is not None} <= set(shipped_fewshot())
 
 
