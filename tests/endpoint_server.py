@@ -88,5 +88,6 @@ ROUTES = [
 if __name__ == "__main__":
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen()  # from here on callers wait instead of being refused
     print(listening.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(Starlette(routes=ROUTES), log_level="critical")).run(sockets=[listening])
