@@ -21,8 +21,9 @@ from ramify.base.types import Reason, Sample
 from ramify.evaluate.folder import drawn_before
 from ramify.evaluate.options import FILE, OptionScorer, OptionScores
 from ramify.evaluate.run import evaluate, load, problems_of
+from ramify.evaluate.scores import paired
 from ramify.evaluate.settings import evaluation_config
-from ramify.evaluate.stages import compare, stage
+from ramify.evaluate.stages import stage
 from ramify.prompts.renderer import Renderer
 
 __all__ = ["model_folder", "ramify"]
@@ -145,7 +146,7 @@ def test_the_folder_is_that_of_an_evaluation(model_folder: Path, problems: Path,
     assert all(verdict.reason in (Reason.CORRECT, Reason.WRONG) for verdict in found.verdicts)
     written = evaluate(config(model_folder, problems, tmp_path / "w", evaluate={"scoring": "generate"}))
     assert written.ratings is not None and not (tmp_path / "w" / FILE).exists()
-    assert compare(stage(tmp_path / "w"), again).n == 8
+    assert paired(stage(tmp_path / "w").verdicts, again.verdicts).n == 8
 
 
 @pytest.mark.parametrize("at", [1, 5, 8])

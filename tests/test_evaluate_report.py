@@ -25,7 +25,7 @@ from ramify.evaluate.report.extras import Extras
 from ramify.evaluate.report.rule_table import rule_table
 from ramify.evaluate.report.write import render, write_report
 from ramify.evaluate.scores import Paired, paired
-from ramify.evaluate.stages import Stage, compare, evaluation_folder, named_stages, pairs_to_compare, stage
+from ramify.evaluate.stages import Stage, evaluation_folder, named_stages, pairs_to_compare, same_questions, stage
 from ramify.evaluate.words import p_value, points
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
@@ -147,9 +147,10 @@ def test_rules_are_shown_as_they_were_counted(base: Path, tmp_path: Path) -> Non
         ["refusal", "32", "–", "50.0 % (14.0–40.0)"],
     ]
     assert "contains <b>" in Page(render(compare_stages([stage(base), stage(other)]))).text
-    (other / "scores.json").write_text("{", encoding="utf-8")
-    with pytest.raises(RunError, match="cannot be read"):
-        rule_table(compare_stages([stage(base), stage(other)]).arms)
+    for damaged in ("{", "[]", '{"rules": [1]}', '{"rules": {"polite": {"problems": 3}}}'):
+        (other / "scores.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(RunError, match="cannot be read"):
+            rule_table(compare_stages([stage(base), stage(other)]).arms)
 
 
 def test_report_of_equal_inputs_is_equal(base: Path, trained: Path) -> None:
@@ -177,18 +178,17 @@ def test_runs_that_were_not_evaluated_are_refused(tmp_path: Path) -> None:
 def test_different_problems_are_not_compared(base: Path, tmp_path: Path) -> None:
     other = write_evaluation(tmp_path / "other", right=set(), question="How many mg in")
     with pytest.raises(DataError, match="another question"):
-        compare(stage(base), stage(other))
+        same_questions(stage(base), stage(other))
     foreign = write_evaluation(tmp_path / "foreign", right=set(), n=1)
     rows = (foreign / "problems.jsonl").read_text(encoding="utf-8").replace('"p0"', '"q0"')
     (foreign / "problems.jsonl").write_text(rows, encoding="utf-8")
     with pytest.raises(DataError, match="no problem in common"):
-        compare(stage(base), stage(foreign))
+        same_questions(stage(base), stage(foreign))
 
 
 def test_compare_counts_pairs(base: Path, trained: Path) -> None:
-    found = compare(stage(base), stage(trained))
+    found = paired(stage(base).verdicts, stage(trained).verdicts)
     assert (found.fixed, found.broken, found.both_right, found.both_wrong, found.n) == (26, 2, 2, 10, 40)
-    assert found == paired(stage(base).verdicts, stage(trained).verdicts)
 
 
 def test_pairs_of_many_stages_are_first_and_previous() -> None:

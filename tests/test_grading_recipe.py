@@ -19,7 +19,8 @@ from test_docs import run, typed
 from ramify.base.config_file import load_config
 from ramify.base.records import read_jsonl
 from ramify.data.sources import read_problems
-from ramify.evaluate.stages import compare, named_stages
+from ramify.evaluate.scores import paired
+from ramify.evaluate.stages import named_stages
 from ramify.train.dryrun import dry_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,9 +226,9 @@ def test_the_page_typed_as_it_stands_shows_what_training_is_worth(tmp_path: Path
     assert len(base.problems) >= 300
     assert {problem.meta["split"] for problem in base.problems} == {"unseen student, seen lab"}
     for better in (sft, dpo):
-        found = compare(base, better)
+        found = paired(base.verdicts, better.verdicts)
         assert found.n == len(base.problems) and found.low > 0
-    assert compare(sft, both).difference >= -0.02
+    assert paired(sft.verdicts, both.verdicts).difference >= -0.02
     report = (tmp_path / "runs" / "grading.html").read_text(encoding="utf-8")
     assert all(name in report for name in STAGES)
 

@@ -14,7 +14,7 @@ from ramify.base.records import problem_from_plain, read_jsonl, sample_from_plai
 from ramify.base.runs import Run, is_run, open_run
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.ratings import Ratings, ratings
-from ramify.evaluate.scores import Paired, Scores, paired, score
+from ramify.evaluate.scores import Scores, score
 from ramify.tasks.grading import NAME
 
 Compared = TypeVar("Compared")
@@ -167,16 +167,6 @@ def _exported(folder: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Path(source) if isinstance(source, str) else None
-
-
-def compare(before: Stage, after: Stage) -> Paired:
-    """`after` against `before`, problem by problem.
-
-    Raises:
-        DataError: the two have no problem in common, or one id means two different questions.
-    """
-    same_questions(before, after)
-    return paired(before.verdicts, after.verdicts)
 
 
 def same_questions(before: Stage, after: Stage) -> None:

@@ -43,8 +43,10 @@ def _rules(stage: Stage) -> Mapping[str, Any]:
     """What scores.json says of rules: name -> rate and problems."""
     path = stage.folder / "scores.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    rules = found.get("rules") if isinstance(found, dict) else None
-    return rules if isinstance(rules, dict) else {}
+        rules = json.loads(path.read_text(encoding="utf-8")).get("rules") or {}
+        for found in rules.values():
+            Rate(**found["rate"])
+            int(found["problems"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path}: its rules cannot be read: {type(error).__name__}: {error}") from None
+    return dict(rules)
