@@ -40,7 +40,7 @@ svg text{font-size:11px;fill:var(--soft)}
 .row{display:grid;gap:.15rem .9rem;align-items:center;margin:.4rem 0}
 .row.bar{grid-template-columns:minmax(6.5rem,13rem) 1fr 10.5rem}
 .stack .row.bar{grid-template-columns:minmax(6.5rem,13rem) 1fr 5rem}
-.row.estimate{grid-template-columns:minmax(6.5rem,13rem) 1fr 13.2rem 6.6rem;margin:0}
+.row.estimate{grid-template-columns:minmax(6.5rem,13rem) 1fr 13.2rem 7.4rem;margin:0}
 .row svg{overflow:visible}.row.strong{font-weight:600}.row .found{font-size:.875rem}.row.axis .figure{grid-column:3/-1}
 .name{min-width:0}
 .figure{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
