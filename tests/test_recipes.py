@@ -44,4 +44,4 @@ def test_a_recipe_runs_from_end_to_end(recipe: Path, tmp_path: Path) -> None:
     assert "accuracy" in shown
     [scores] = run.folder.glob("eval-*/scores.json")
     assert json.loads(scores.read_text(encoding="utf-8"))["n"] == 8
-    assert "mine" in ramify(tmp_path, "compare", "runs/mine", scores.parent)
+    assert "mine" in ramify(tmp_path, "compare", "runs/mine", "nano")
