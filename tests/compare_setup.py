@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ramify.base.config import Data, RunConfig, Sampling
@@ -46,13 +46,22 @@ def write_evaluation(
             verdicts.append(Verdict(asked.id, index, float(letter == "r"), reason))
     k = max(len(letters) for letters in found)
     settings = config or RunConfig(sample=Sampling(n=k, temperature=0.7 if k > 1 else 0.0))
-    create_run(folder, settings, hashes={"problems": f"{len(found)} {categories}"}).update(
-        kind="evaluation", status="finished"
-    )
-    write_jsonl(folder / "problems.jsonl", problems)
-    write_jsonl(folder / "samples.jsonl", samples)
-    write_jsonl(folder / "verdicts.jsonl", verdicts)
-    write_json(folder / "scores.json", {"n": len(found)})
+    return record(folder, settings, problems, samples, verdicts, hashes={"problems": f"{len(found)} {categories}"})
+
+
+def record(
+    folder: Path,
+    config: RunConfig,
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    verdicts: Sequence[Verdict],
+    hashes: Mapping[str, str] | None = None,
+) -> Path:
+    """The folder of a finished evaluation."""
+    create_run(folder, config, hashes=hashes or {}).update(kind="evaluation", status="finished")
+    for name, rows in (("problems", problems), ("samples", samples), ("verdicts", verdicts)):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    write_json(folder / "scores.json", {"n": len(problems)})
     return folder
 
 

@@ -15,6 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("reproducible", deadline=None, derandomize=True)
 settings.load_profile("reproducible")
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,4 +40,21 @@ def shared() -> Path:
     folder = Path(os.environ.get("RAMIFY_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip("no shared data here (set RAMIFY_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A real browser."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium here (.ci/tools installs it on Debian and Ubuntu)")
+    return found
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where screenshots lie, to be looked at afterwards."""
+    folder = Path(os.environ.get("RAMIFY_ARTEFACTS", tmp_path / "artefacts"))
+    folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from compare_setup import record
+
 from ramify.base.config import RunConfig
-from ramify.base.records import write_json, write_jsonl
-from ramify.base.runs import create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
 
 HOSTILE = (
@@ -43,13 +43,7 @@ def write_hostile(folder: Path, right: float, n: int, seed: int, categories: int
         samples.append(Sample(f"p{i}", 0, (1,) * draw.randint(3, 40), (), answer, stop))
         read = text if reason in (Reason.CORRECT, Reason.WRONG) else None
         verdicts.append(Verdict(f"p{i}", 0, float(reason is Reason.CORRECT), reason, read, (f"note {other[:40]}",)))
-    run = create_run(folder, RunConfig(model="<i>model</i>\u202e"))
-    run.update(kind="evaluation", status="finished")
-    write_jsonl(folder / "problems.jsonl", problems)
-    write_jsonl(folder / "samples.jsonl", samples)
-    write_jsonl(folder / "verdicts.jsonl", verdicts)
-    write_json(folder / "scores.json", {"n": n})
-    return folder
+    return record(folder, RunConfig(model="<i>model</i>\u202e"), problems, samples, verdicts)
 
 
 def hostile_pair(root: Path, n: int) -> list[Path]:

@@ -113,6 +113,7 @@ def scripted(name: str = "echo", *, max_length: int = 2000) -> ScriptedVoice:
 def serving(*voices: ScriptedVoice, **options: Any) -> Iterator[httpx.Client]:
     """A server on a free port, in a thread; a client that knows where it is."""
     bound = bind("127.0.0.1", 0)
+    bound.listen()  # the thread may not run for a while, and clients that come before it wait
     server = server_of(build(voices, **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

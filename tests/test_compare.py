@@ -119,6 +119,22 @@ def test_trainings_that_differ_in_their_seed_alone_are_one_arm(tmp_path: Path) -
     assert len(apart.arms) == 4 and not any(each.across_seeds for each in apart.contrasts)
 
 
+def test_the_same_trainings_in_two_ways_pair_in_whatever_order_they_are_named(tmp_path: Path) -> None:
+    runs = [write_training(tmp_path / f"s{seed}", noisy(140, 300, seed), seed=seed) for seed in (1, 2)]
+    told = Prompting(system="Count.")
+    again = [
+        write_evaluation(
+            tmp_path / f"again{seed}",
+            noisy(140, 300, seed),
+            config=RunConfig(model=str(run), prompt=told, seed=seed),
+        )
+        for seed, run in zip((1, 2), runs, strict=True)
+    ]
+    named = compare_runs([*runs, *reversed(again)]).main
+    assert not named.seeds_matter and (named.overall.paired.fixed, named.overall.paired.broken) == (0, 0)
+    assert named.overall.paired == compare_runs([*runs, *again]).main.overall.paired
+
+
 def test_seeds_that_disagree_show_less_than_one_seed_would(tmp_path: Path) -> None:
     base = write_evaluation(tmp_path / "base", answers(100, 300))
     rights = {1: 160, 2: 105, 3: 95}

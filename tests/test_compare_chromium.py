@@ -5,7 +5,6 @@ Pictures and PDF files go to RAMIFY_ARTEFACTS, or else to the test's own folder.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 from report_setup import hostile_pair
 from test_evaluate_report import write_evaluation
-from test_report_page import chromium
 
 from ramify.base.config_file import parse_config
 from ramify.base.records import write_json
@@ -27,8 +25,6 @@ from ramify.evaluate.report.write import write_report
 
 pytestmark = pytest.mark.proof
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'ramify[test]'")
-
-__all__ = ["chromium"]
 
 WIDTHS = {1280: 900, 390: 844}
 PAPER = 696  # A4 less its margins, in CSS pixels
@@ -142,13 +138,6 @@ def browser(chromium: str) -> Iterator[Browser]:
             yield Browser(opened)
         finally:
             opened.close()
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = Path(os.environ.get("RAMIFY_ARTEFACTS", tmp_path / "artefacts"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture

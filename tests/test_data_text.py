@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from tiny_tokenizers import byte_level, metaspace
 from train_setup import model_folder
+from trl_setup import assert_same_steps, both_train
 
 from ramify.base.config import Data, RunConfig
 from ramify.base.config_file import load_config
 from ramify.base.errors import ConfigError, DataError
-from ramify.base.runs import Run
 from ramify.base.types import Example
 from ramify.cli.main import main
 from ramify.data.fields import Place
@@ -207,9 +207,8 @@ def test_as_text_trains_as_trl_trains_a_text(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl", reason="make bench-deps installs it")
-    from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
+    from trl import SFTConfig
     from trl.scripts import sft
-    from trl.scripts.utils import DatasetMixtureConfig
 
     data, model = tmp_path / "data", tmp_path / "model"
     data.mkdir()
@@ -221,20 +220,5 @@ def test_as_text_trains_as_trl_trains_a_text(
         "--gradient_accumulation_steps 4 --num_train_epochs 3 --logging_steps 1 --bf16 False --dtype float32 "
         "--use_cpu --report_to none --activation_checkpointing False"
     ).split()
-
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
-    sft.main(*parser.parse_args_and_config([*line, "--output_dir", str(tmp_path / "theirs")]))
-    state = next((tmp_path / "theirs").glob("checkpoint-*/trainer_state.json"))
-    theirs = [each for each in json.loads(state.read_text())["log_history"] if "loss" in each]
-
-    own = ["data.as_text=true", "--output_dir", str(tmp_path / "ours")]
-    monkeypatch.setattr(sys, "argv", ["ramify", "train", "sft", *line, *own])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    ours = Run(tmp_path / "ours").metrics("train")
-    assert len(ours) == len(theirs) == 3
-    for one, other in zip(ours, theirs, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+    ours, theirs = both_train(line, sft.main, SFTConfig, tmp_path, monkeypatch, own=["data.as_text=true"])
+    assert_same_steps(ours, theirs, steps=3)

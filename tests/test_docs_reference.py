@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -230,10 +229,9 @@ def _is_setting(name: str, value: str | None) -> bool:
 
 
 @pytest.mark.proof
+@pytest.mark.usefixtures("chromium")
 def test_a_picture_of_a_page_is_taken(tmp_path: Path) -> None:
     pytest.importorskip("playwright", reason="pip install 'ramify[test]'")
-    if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
-        pytest.skip("no Chromium here (.ci/tools installs it on Debian and Ubuntu)")
     report, picture = tmp_path / "report.html", tmp_path / "images" / "report.png"
     report.write_text("<body style='background: #123456'><h1>A report</h1></body>", encoding="utf-8")
     command = [sys.executable, str(ROOT / "docs" / "make_pictures.py"), str(report), "--out", str(picture)]

@@ -333,7 +333,7 @@ def nobody(folder: Path) -> Iterator[None]:
         folder.chmod(0o700)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights of another kind")
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="without users, no mode closes a folder: chmod does nothing")
 def test_folders_that_cannot_be_looked_into_are_findings(tmp_path: Path) -> None:
     """Another user's cache, named in the environment of this one."""
     closed = tmp_path / "closed"

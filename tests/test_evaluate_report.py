@@ -10,11 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from compare_setup import record
 from rich.console import Console
 
 from ramify.base.config import RunConfig, Sampling
 from ramify.base.errors import DataError, RunError
-from ramify.base.records import write_json, write_jsonl
+from ramify.base.records import write_json
 from ramify.base.runs import create_run
 from ramify.base.types import Message, Problem, Reason, Sample, Stop, Verdict
 from ramify.demo.narrator import Narrator
@@ -41,13 +42,8 @@ def write_evaluation(folder: Path, right: set[int], n: int = 40, k: int = 1, que
             samples.append(Sample(problem.id, index, (1, 2), (0.0, 0.0), text, Stop.EOS))
             reason = Reason.CORRECT if good else Reason.WRONG
             verdicts.append(Verdict(problem.id, index, float(good), reason, problem.answer if good else 7.0))
-    run = create_run(folder, RunConfig(sample=Sampling(n=k, temperature=0.0 if k == 1 else 0.7)))
-    run.update(kind="evaluation", status="finished")
-    write_jsonl(folder / "problems.jsonl", problems)
-    write_jsonl(folder / "samples.jsonl", samples)
-    write_jsonl(folder / "verdicts.jsonl", verdicts)
-    write_json(folder / "scores.json", {"n": n})
-    return folder
+    config = RunConfig(sample=Sampling(n=k, temperature=0.0 if k == 1 else 0.7))
+    return record(folder, config, problems, samples, verdicts)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from page_setup import events_of, free_port, shown, until
 from speech_setup import samples_of, spoken, word_error
 from test_evaluate_report import write_evaluation
 from test_page_runs import trained
-from test_report_page import chromium
 from train_setup import tiny_folder
 
 from ramify.base.records import read_jsonl
@@ -30,8 +29,6 @@ from ramify.base.records import read_jsonl
 pytestmark = pytest.mark.proof
 pytest.importorskip("gradio", reason="pip install 'ramify[chat]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'ramify[test]'")
-
-__all__ = ["chromium"]
 
 WIDTHS = {390: 844, 1280: 900}
 SECONDS = 240
@@ -210,13 +207,6 @@ def browser(program: str, *options: str) -> Iterator[Any]:
             yield context
         finally:
             opened.close()
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = Path(os.environ.get("RAMIFY_ARTEFACTS", tmp_path / "artefacts"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_setup import Tags
 from test_evaluate_report import NASTY, write_evaluation
 
 from ramify.base.config import RunConfig
@@ -17,24 +17,6 @@ from ramify.serve.page.run_folder import Metrics, curve, find_runs, run_inside
 from ramify.serve.page.run_view import evaluation_view, progress_view
 from ramify.serve.page.runs_tab import Runs
 from ramify.serve.page.sessions import Session
-
-
-class Tags(HTMLParser):
-    """What a browser would make of a piece of HTML."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def trained(folder: Path, steps: int = 10, **settings: object) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 from html import unescape
@@ -21,7 +20,6 @@ from ramify.evaluate.compare.comparison import compare_runs
 from ramify.evaluate.report.write import write_report
 
 WIDTHS = (390, 1280)
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -50,14 +48,6 @@ addEventListener("load", () => {{
 }});
 </script>
 """
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here (.ci/tools installs it on Debian and Ubuntu)")
-    return found
 
 
 def browse(chromium: str, page: Path, folder: Path, *options: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_cli import Ramify, ramify
 from test_evaluate_report import NASTY, Page, write_evaluation
-from test_report_page import check_page, chromium
+from test_report_page import check_page
 
 from ramify.base.config_file import parse_config
 from ramify.base.records import write_json, write_jsonl
@@ -24,7 +24,7 @@ from ramify.evaluate.report.write import render, write_report
 from ramify.evaluate.stages import Stage, named_stages, stage
 from ramify.tasks.grading import Grading
 
-__all__ = ["chromium", "ramify"]
+__all__ = ["ramify"]
 
 LABS = ("lab01 sums and products", f"lab02 {NASTY}")
 CRITERIA = {"Correctness of the loop": "ABCD", "Naming": "ABC", "Comments": "AB"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
+from html_setup import Tags
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,25 +15,6 @@ from ramify.evaluate.report.visible import attribute, clipped, isolated, plain, 
 
 ANYTHING = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 """Every character there is, halves of surrogate pairs too."""
-
-
-class Tags(HTMLParser):
-    """Tags, attributes and text of a piece of HTML."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from ramify.base.types import Conversation, Message
 from ramify.export.gguf.writer import write_gguf
 from ramify.prompts.renderer import Renderer
 from ramify.sample.engine import TreeSampler
+from ramify.sample.llamacpp.choices import find_gguf
 from ramify.sample.service import Request, Service
 from ramify.serve.answers import Answers
 from ramify.serve.cabinet import Cabinet
-from ramify.serve.gguf_choices import find_gguf
 from ramify.serve.manners import Manners, manners_of
 from ramify.serve.voice import CHAT, Voice
 from ramify.serve.voices import Prompter, base_and_adapter, choices, open_voice

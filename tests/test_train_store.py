@@ -223,8 +223,10 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 
 
 @pytest.mark.proof
-# Other systems' figures begin at the size of the process that started this one, which hides what is measured here.
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="without /proc a peak begins at the size of the parent process, which hides what is measured here",
+)
 def test_memory_does_not_grow_with_the_rows(model_folder: Path, tmp_path: Path) -> None:
     """Forty thousand rows more, of which the store keeps 20 bytes each and the search for leaks 8."""
     peaks = []

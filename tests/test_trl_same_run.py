@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from train_setup import model_folder
-from trl import DPOConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
+from trl import DPOConfig, SFTConfig
 from trl.scripts import dpo, sft
-from trl.scripts.utils import DatasetMixtureConfig
-
-from ramify.base.runs import Run
-from ramify.cli.main import main
+from trl_setup import assert_same_steps, both_train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own
 
@@ -65,24 +61,5 @@ def test_a_command_trains_here_as_it_trains_there(
     shutil.copytree(model_folder, model)
     (model / "chat_template.jinja").write_text(TEMPLATE)
     script, kind, own = SCRIPTS[trainer]
-    line = f"--model_name_or_path {model} --dataset_name {data} {LINE} {own}"
-
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    parser = TrlParser((ScriptArguments, kind, ModelConfig, DatasetMixtureConfig))
-    script(*parser.parse_args_and_config([*line.split(), "--output_dir", str(tmp_path / "theirs")]))
-    state = next((tmp_path / "theirs").glob("checkpoint-*/trainer_state.json"))
-    theirs = [each for each in json.loads(state.read_text())["log_history"] if "loss" in each]
-
-    monkeypatch.setattr(
-        sys, "argv", ["ramify", "train", trainer, *line.split(), "--output_dir", str(tmp_path / "ours")]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    ours = Run(tmp_path / "ours").metrics("train")
-
-    assert len(ours) == len(theirs) == 4
-    for one, other in zip(ours, theirs, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
-        assert one["lr"] == pytest.approx(other["learning_rate"])
+    line = f"--model_name_or_path {model} --dataset_name {data} {LINE} {own}".split()
+    assert_same_steps(*both_train(line, script, kind, tmp_path, monkeypatch), steps=4)

@@ -23,6 +23,8 @@ from ramify.base.config import RunConfig
 from ramify.base.errors import RunError
 from ramify.base.records import append_jsonl, read_jsonl, write_json, write_text
 
+EXPORT = "export.json"
+"""The record that makes a folder an export."""
 _VERSIONED = ("ramify", "torch", "transformers", "peft", "tokenizers", "safetensors", "accelerate", "numpy")
 
 

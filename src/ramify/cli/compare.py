@@ -70,7 +70,7 @@ def _stages(names: Sequence[str]) -> list[Stage]:
 def _wanted(example: Stage, name: str) -> Unmeasured:
     from ramify.base.errors import RamifyError
     from ramify.evaluate.compare.unmeasured import like, refused
-    from ramify.serve.gguf_choices import find_gguf
+    from ramify.sample.llamacpp.choices import find_gguf
 
     try:
         return like(example, name, gguf=find_gguf(name))

@@ -47,7 +47,7 @@ def with_gguf_file(config: RunConfig) -> RunConfig:
     """
     if config.engine != "llamacpp":
         return config
-    from ramify.serve.gguf_choices import find_gguf
+    from ramify.sample.llamacpp.choices import find_gguf
 
     path = find_gguf(config.model)
     return config if path is None else config.model_copy(update={"model": str(path)})

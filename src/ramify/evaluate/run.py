@@ -158,14 +158,17 @@ class Evaluator:
         return Evaluation(scores, tuple(problems), samples, verdicts, seconds, found, usage=self.usage(), rules=rules)
 
 
-def evaluator(config: RunConfig, loaded: LoadedModel | None = None) -> Evaluator:
-    """Put together what `config` asks for: engine, model, prompt and task; `loaded` saves loading again (own engine).
+def evaluator(config: RunConfig, loaded: LoadedModel | None = None, task: Task | None = None) -> Evaluator:
+    """Put together what `config` asks for: engine, model, prompt and task.
+
+    Args:
+        loaded: the model, which saves loading it again (own engine); task: the task, likewise.
 
     Raises:
         ModelError, TaskError, ConfigError: one of the parts cannot be had.
     """
     check_settings(config)
-    task = load_task(config.task)
+    task = load_task(config.task) if task is None else task
     opened = open_engine(config, config.prompt, loaded)
     hashes = dict(opened.hashes)
     if opened.loaded is not None:
@@ -190,13 +193,17 @@ def weights_digest(loaded: LoadedModel) -> str:
     return found.hexdigest()
 
 
-def problems_of(config: RunConfig) -> list[Problem]:
+def problems_of(config: RunConfig, task: Task | None = None) -> list[Problem]:
     """The problems that `config.evaluate` names: a file, or the held-out split of the task.
+
+    Args:
+        task: that of `config`; None: it is loaded.
 
     Raises:
         DataError: the file cannot be used, or the task's grader refuses one of its answers.
     """
-    source, limit, task = config.evaluate.problems, config.evaluate.limit, load_task(config.task)
+    source, limit = config.evaluate.problems, config.evaluate.limit
+    task = load_task(config.task) if task is None else task
     return task.problems("valid", limit) if str(source) == "task" else load_problems(source, task)[:limit]
 
 
@@ -222,14 +229,15 @@ def evaluate(
         RunError: the folder holds something else, or cannot be written.
         KeyboardInterrupt: the user stopped it; what was drawn is kept.
     """
-    chosen = problems_of(config) if problems is None else problems
-    _check_problems(chosen, load_task(config.task))
+    task = load_task(config.task)
+    chosen = problems_of(config, task) if problems is None else problems
+    _check_problems(chosen, task)
     if config.evaluate.scoring == "options":
         for problem in chosen:
             check_options(problem)
     if config.out is not None:
         check_folder(config.out, config, chosen, overwrite)
-    judge = evaluator(config, loaded)
+    judge = evaluator(config, loaded, task)
     try:
         if config.out is None:
             return judge.measure(chosen, config.sample, seed=config.seed, on_sample=on_sample)

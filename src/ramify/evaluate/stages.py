@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ramify.base.errors import DataError, RunError
 from ramify.base.records import problem_from_plain, read_jsonl, sample_from_plain, verdict_from_plain
-from ramify.base.runs import Run, is_run, open_run
+from ramify.base.runs import EXPORT, Run, is_run, open_run
 from ramify.base.types import Problem, Sample, Verdict
 from ramify.evaluate.ratings import Ratings, ratings
 from ramify.evaluate.scores import Scores, score
@@ -163,7 +163,7 @@ def _measured_run(folder: Path) -> Path | None:
 def _exported(folder: Path) -> Path | None:
     """What an export was made of, as it says itself."""
     try:
-        source = json.loads((folder / "export.json").read_text(encoding="utf-8"))["source"]
+        source = json.loads((folder / EXPORT).read_text(encoding="utf-8"))["source"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Path(source) if isinstance(source, str) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from ramify.base.config import Prompting
 from ramify.base.errors import ConfigError, ModelError, RunError, unknown
-from ramify.base.runs import is_run
+from ramify.base.runs import EXPORT, is_run
 from ramify.evaluate.settings import evaluation_config
 from ramify.export.gguf.families import read_family
 from ramify.export.gguf.official import SCRIPT
@@ -208,7 +208,7 @@ def _check_out(wish: Wish) -> None:
         raise RunError(f"{out}: is where you are, and an export takes the place of its folder", hint="--out FOLDER")
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (out / "export.json").is_file():
+    if not (out / EXPORT).is_file():
         raise RunError(f"{out}: holds something that is not an export", hint="choose another folder with --out")
     if not wish.overwrite:
         raise RunError(f"{out}: holds an export already", hint="--overwrite replaces it")

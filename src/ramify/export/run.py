@@ -20,7 +20,7 @@ from typing import Any
 
 from ramify.base.progress import SILENT, Progress
 from ramify.base.records import sha256_file, to_plain, write_json, write_text
-from ramify.base.runs import versions
+from ramify.base.runs import EXPORT, versions
 from ramify.export.card import card, parity_table
 from ramify.export.gguf.adapter import write_adapter_gguf
 from ramify.export.gguf.official import convert
@@ -230,7 +230,7 @@ def _describe(plan: Plan, folder: Path, rows: Sequence[ParityRow], notes: Sequen
     if rows:
         write_text(folder / "parity.md", f"# Parity of {plan.name}\n\n{parity_table(rows)}\n")
     write_text(folder / "README.md", card(record, rows))
-    write_json(folder / "export.json", record)
+    write_json(folder / EXPORT, record)
 
 
 def _record(plan: Plan, folder: Path, rows: Sequence[ParityRow], notes: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ramify.base.errors import RunError
+from ramify.base.machine import free_disk
 
 _SPARE = 16 << 20
 """Bytes left free beside what is written: headers, tokenizer, and whoever else writes there."""
@@ -89,8 +90,7 @@ def require_space(target: Path, needed: int) -> None:
     Raises:
         RunError: fewer bytes are free; says how many are needed.
     """
-    there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
+    free = free_disk(target)
     if free < needed + _SPARE:
         raise RunError(
             f"{target}: needs {(needed + _SPARE) / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, RunError
+from ramify.base.machine import free_disk
 from ramify.base.runs import is_run
 from ramify.model.load import choose_device
 from ramify.plan.advice import smaller_model
 from ramify.plan.amounts import gigabytes
-from ramify.plan.footprint import Footprint, footprint, free_disk
+from ramify.plan.footprint import Footprint, footprint
 from ramify.sample.weights import free_memory
 from ramify.train.folder import run_folder
 

@@ -7,9 +7,7 @@ Activations come on top: a plan measures them.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,12 +97,6 @@ def footprint(config: RunConfig) -> Footprint:
         checkpoint=checkpoint,
         disk=checkpoint * _copies(config) + kept * trained + _SPARE,
     )
-
-
-def free_disk(folder: Path) -> int:
-    """Bytes that may still be written where a folder is, or will be made."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    return shutil.disk_usage(there).free
 
 
 def uses_reference(config: RunConfig) -> bool:

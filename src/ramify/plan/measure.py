@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ def measure(config: RunConfig, memory: float) -> Measured | None:
         KeyboardInterrupt: the user stopped it; the process is ended, and its files are removed.
     """
     there = run_folder(config).absolute()
-    beside = next(each for each in there.parents if each.is_dir())
+    beside = next(each for each in there.parents if os.path.exists(each))
     with terminable(), ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".ramify-plan-", dir=beside))

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from ramify.base.config import Prompting, RunConfig, Sampling
 from ramify.base.errors import ModelError
-from ramify.base.runs import is_run
+from ramify.base.runs import EXPORT, is_run
 from ramify.evaluate.settings import evaluation_config
-from ramify.serve.gguf_choices import EXPORT, export_of, is_export
+from ramify.sample.llamacpp.choices import export_of, is_export
 from ramify.serve.voice import CHAT
 
 __all__ = ["CHAT", "Manners", "manners_of"]

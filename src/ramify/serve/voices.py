@@ -25,9 +25,9 @@ from ramify.model.lora import fit_template
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import adds_bos, encode, render
 from ramify.sample.continuous import ContinuousService
+from ramify.sample.llamacpp.choices import export_of, find_gguf, gguf_files, is_export, kind_of
 from ramify.sample.llamacpp.model import open_gguf
 from ramify.sample.llamacpp.service import GgufService
-from ramify.serve.gguf_choices import export_of, find_gguf, gguf_files, is_export, kind_of
 from ramify.serve.manners import Manners, manners_of
 from ramify.serve.voice import Voice
 
@@ -97,7 +97,7 @@ def open_voice(
 
     Args:
         name: `nano`, a hub id, a model, adapter or run folder; a GGUF file, an export folder (`OUT`, `OUT:q8_0`), or
-            `REPO, Q4` (see `serve.gguf_choices`).
+            `REPO, Q4` (see `sample.llamacpp.choices`).
         adapter: an adapter folder or a run to put on top of it; a run's own prompting comes with it.
         system: the system turn, instead of the run's; empty: none.
         chat_template: as `prompt.chat_template`, instead of the run's or the model's own.

@@ -139,9 +139,14 @@ def arms(stages: Sequence[Stage], *, each: bool = False) -> tuple[Arm, ...]:
             home.append(stage)
     names = [_name(group) for _, group in groups]
     return tuple(
-        Arm(name if names.count(name) == 1 else ", ".join(stage.name for stage in group), tuple(group))
+        Arm(name if names.count(name) == 1 else ", ".join(stage.name for stage in group), _in_order(group))
         for name, (_, group) in zip(names, groups, strict=True)
     )
+
+
+def _in_order(group: Sequence[Stage]) -> tuple[Stage, ...]:
+    """By training seed, so that two ways to measure the same trainings pair them, in whatever order they are named."""
+    return tuple(sorted(group, key=lambda stage: _seed(stage) or 0))
 
 
 def _seed(stage: Stage) -> Any:

@@ -165,8 +165,7 @@ def _contrast(before: Arm, after: Arm, overall: Finding, answered: Finding, ende
 
 
 def _family(pairs: Sequence[tuple[Arm, Arm]], holds: Holds) -> tuple[Finding, ...]:
-    tables = {id(arm): arm.shares(holds) for pair in pairs for arm in pair}
-    return findings([_held(a, b, tables[id(a)], tables[id(b)]) for a, b in pairs])
+    return findings([_held(a, b, a.shares(holds), b.shares(holds)) for a, b in pairs])
 
 
 def _held(before: Arm, after: Arm, left: Sequence[Shares], right: Sequence[Shares]) -> Paired:

@@ -93,12 +93,7 @@ def form_counts(arms: Sequence[Arm]) -> Table:
 def form_table(contrasts: Sequence[Contrast]) -> Table:
     """Format failures apart from wrong answers: whether there was an answer, and how often it was right if so."""
     rows = [
-        [
-            title(each),
-            words.outcome(each.answered),
-            words.points(each.answered.paired),
-            *(words.rate(found) for found in each.right_when_answered),
-        ]
+        [*_claimed(each, each.answered), *(words.rate(found) for found in each.right_when_answered)]
         for each in contrasts
     ]
     columns = ["", "can be read", "points (95 % interval)", "right of those, before", "right of those, after"]
@@ -119,17 +114,14 @@ def answer_table(arms: Sequence[Arm]) -> Table:
 
 def change_table(contrasts: Sequence[Contrast]) -> Table:
     """What each contrast shows of ending by itself and of length."""
-    rows = [
-        [
-            title(each),
-            words.outcome(each.ended),
-            words.points(each.ended.paired),
-            *_lengths(each.length),
-        ]
-        for each in contrasts
-    ]
+    rows = [[*_claimed(each, each.ended), *_lengths(each.length)] for each in contrasts]
     columns = ["", "ending by itself", "points (95 % interval)", "new tokens", "difference in tokens"]
     return Table(columns, rows, words=(1,))
+
+
+def _claimed(contrast: Contrast, found: Finding) -> list[str]:
+    """A contrast's name, what one of its findings shows, and the difference with its interval."""
+    return [title(contrast), words.outcome(found), words.points(found.paired)]
 
 
 def _lengths(found: Length | None) -> tuple[str, str]:

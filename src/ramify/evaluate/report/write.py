@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file made from run folders only; every figure in it is computed here."""
+"""The report of a comparison: one HTML file, with the figures of the comparison and of the run folders behind it."""
 
 from __future__ import annotations
 
@@ -103,11 +103,12 @@ def _categories(contrast: Contrast) -> str:
 
 
 def _forest(title: str, found: Mapping[str, Finding]) -> str:
-    rows = [_estimate(name, each, strong=name == "all") for name, each in found.items()]
+    rows = [estimate(name, each, strong=name == "all") for name, each in found.items()]
     return forest(title, rows, "difference in points, 95 % interval")
 
 
-def _estimate(name: str, found: Finding, strong: bool) -> Estimate:
+def estimate(name: str, found: Finding, *, strong: bool = False) -> Estimate:
+    """A row of a forest plot, in points."""
     pair = found.paired
     value, low, high = (100 * each for each in (pair.difference, pair.low, pair.high))
     return Estimate(name, value, low, high, _SHAPES[found.outcome], words.points(pair), words.outcome(found), strong)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.base.machine import cores, free_disk
 from ramify.plan.amounts import gigabytes
 from ramify.plan.doctor.findings import Finding, note, ok, problem
 from ramify.plan.doctor.imports import Failure, Trial
@@ -145,13 +145,12 @@ def _flops(rate: float) -> str:
 
 
 def _cores(found: Machine) -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = cpu_share()
-    seen = f"{cores} cores, torch uses {found.threads} threads"
+    count, allowed = cores(), cpu_share()
+    seen = f"{count} cores, torch uses {found.threads} threads"
     if allowed is not None and found.threads > allowed + 0.5:
         seen += f", and the control group allows {allowed:g} cores"
         return note(_MEMORY, "processor", seen, f"OMP_NUM_THREADS={max(1, round(allowed))}: more threads only wait")
-    if found.threads < cores / 2:  # hyper-threading: torch counts physical cores
+    if found.threads < count / 2:  # hyper-threading: torch counts physical cores
         return note(_MEMORY, "processor", seen, "OMP_NUM_THREADS and the like decide that; unset them to use all")
     return ok(_MEMORY, "processor", seen)
 
@@ -190,7 +189,7 @@ def _disk(name: str, place: Path) -> Finding:
         return problem(
             _DISK, name, f"{place}: nothing can be written in {there}", "choose another folder, or its rights"
         )
-    free = shutil.disk_usage(there).free
+    free = free_disk(place)
     seen = f"{gigabytes(free)} free in {place}"
     if free < _NO_DISK:
         return problem(_DISK, name, seen, "free some space: a run stops when the disk is full")

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from ramify.evaluate import words
 from ramify.evaluate.compare.contrasts import Contrast
 from ramify.evaluate.report import page
-from ramify.evaluate.report.plots import Estimate, Shape, bars, forest
+from ramify.evaluate.report.plots import bars, forest
 from ramify.evaluate.report.visible import isolated, visible
+from ramify.evaluate.report.write import estimate
 from ramify.evaluate.scores import Rate
 from ramify.evaluate.statistics.findings import Outcome
 from ramify.plan.amounts import gigabytes
 from ramify.plan.sweep.results import Row, Setting, SweepResult
 
-_OUTCOMES = {Outcome.BETTER: "worse", Outcome.WORSE: "better", Outcome.NOT_SHOWN: "not shown"}
+_OUTCOMES = {Outcome.BETTER: "worse", Outcome.WORSE: "better", Outcome.NOT_SHOWN: "cannot be told"}
 """What a setting is when the highest one is this against it."""
-_SHAPES = {Outcome.BETTER: Shape.UP, Outcome.WORSE: Shape.DOWN, Outcome.NOT_SHOWN: Shape.OPEN}
 
 
 def sweep_page(name: str, result: SweepResult) -> str:
@@ -86,14 +86,8 @@ def _differences(result: SweepResult) -> str:
     if result.best is None:
         return ""
     ordered = sorted(result.contrasts, key=lambda each: each.overall.paired.difference)
-    return forest(f"{result.best.label} minus the others", [_estimate(each) for each in ordered], "points")
-
-
-def _estimate(contrast: Contrast) -> Estimate:
-    pair, outcome = contrast.overall.paired, contrast.overall.outcome
-    value, low, high = (100 * each for each in (pair.difference, pair.low, pair.high))
-    said = "not shown" if outcome is Outcome.NOT_SHOWN else outcome.value
-    return Estimate(contrast.before.name, value, low, high, _SHAPES[outcome], words.points(pair), said)
+    rows = [estimate(each.before.name, each.overall) for each in ordered]
+    return forest(f"{result.best.label} minus the others", rows, "points")
 
 
 def _grid(result: SweepResult) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ramify.base.machine import cores
 from ramify.base.records import write_json
 from ramify.plan.sweep.runs import SweepRun
 
@@ -76,11 +77,6 @@ def threads_for(jobs: int | None) -> int | None:
     if jobs is None or jobs == 1 or os.environ.get("OMP_NUM_THREADS"):
         return None
     return max(1, cores() // jobs)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(

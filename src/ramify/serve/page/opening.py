@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.sample.llamacpp.choices import find_gguf
 from ramify.serve.cabinet import Cabinet
-from ramify.serve.gguf_choices import find_gguf
 from ramify.serve.page.context import Page
 from ramify.serve.page.feedback import Feedback
 from ramify.serve.voices import Voice, open_voice

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, TypeGuard
 
 from ramify.base.errors import ConfigError, RunError
-from ramify.base.runs import Run, is_run
+from ramify.base.runs import EXPORT, Run, is_run
 from ramify.evaluate.stages import Stage, stage
 
 _PARTS = ("adapter", "merged", "model", "tokenizer")
@@ -94,7 +94,7 @@ def exports(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
 
 
 def _beside(folder: Path) -> list[Path]:
-    return sorted({*folder.glob("*/export.json"), *folder.parent.glob("*/export.json")})
+    return sorted({*folder.glob(f"*/{EXPORT}"), *folder.parent.glob(f"*/{EXPORT}")})
 
 
 def _content(path: Path) -> bytes:

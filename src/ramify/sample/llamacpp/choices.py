@@ -17,10 +17,9 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ramify.base.errors import ModelError, unknown
+from ramify.base.runs import EXPORT
 from ramify.model.failures import one_line
 
-EXPORT = "export.json"
-"""What makes a folder an export."""
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(^|[/-])(adapter|mmproj)([-.]|$)", re.IGNORECASE)
 """In names of GGUF files that hold an adapter, or what turns pictures into tokens."""
