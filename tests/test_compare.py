@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from compare_setup import answers, write_evaluation, write_training
+from train_setup import model_folder, pairs_file
 
 from ramify.base.config import Prompting, RunConfig, Sampling
+from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, DataError, RunError
 from ramify.base.records import read_jsonl, write_json, write_jsonl
 from ramify.base.runs import Run, create_run
@@ -17,9 +20,12 @@ from ramify.evaluate.compare import facts
 from ramify.evaluate.compare.comparison import Comparison, compare_runs
 from ramify.evaluate.compare.contrasts import FlipKind
 from ramify.evaluate.compare.plain import as_plain
+from ramify.evaluate.run import evaluate
 from ramify.evaluate.stages import stage
 from ramify.evaluate.statistics.findings import Outcome
 from ramify.evaluate.statistics.intervals import tango
+
+__all__ = ["model_folder"]
 
 NOT_COVERED = "the variance between seeds is not covered"
 
@@ -386,3 +392,27 @@ def test_everything_is_written_as_json(tmp_path: Path) -> None:
     assert plain["arms"][1]["trained"][0]["rows"] == 12
     assert plain["arms"][0]["forms"] == {"right": 18, "wrong": 24, "no answer": 0, "cut off": 0}
     assert plain["notes"] == list(found.notes)
+
+
+def test_weights_that_are_others_since_the_evaluation_are_told(model_folder: Path, tmp_path: Path) -> None:
+    asked = pairs_file(tmp_path / "asked.json", rows=4)
+    shutil.copytree(model_folder, tmp_path / "here" / "model")
+    for name, told in (("plain", None), ("told", "Count.")):
+        settings = {
+            "model": str(tmp_path / "here" / "model"),
+            "prompt": {"chat_template": "plain", "system": told},
+            "sample": {"max_new_tokens": 2},
+            "evaluate": {"problems": str(asked)},
+            "out": str(tmp_path / "here" / name),
+        }
+        evaluate(parse_config(settings))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    runs = [tmp_path / "there" / name for name in ("plain", "told")]
+    assert "no longer those" not in said(compare_runs(runs))
+    weights = tmp_path / "there" / "model" / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\x01\x02\x03\x04")
+    assert said(compare_runs(runs)).count("the weights there are no longer those that were evaluated") == 2
+    weights.unlink()
+    assert "no longer those" not in said(compare_runs(runs))

@@ -265,6 +265,24 @@ def test_a_plan_says_what_to_change(
     assert json.loads(out.read_text())["changes"] and not (tmp_path / "r").exists()
 
 
+def test_a_command_of_trl_is_planned_as_the_run_that_it_is(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    little_memory(monkeypatch, 0.0)
+    monkeypatch.setattr("ramify.plan.plan.resident_memory", lambda: 1000)
+    rows, run = pairs_file(tmp_path / "t.json"), tmp_path / "run"
+    words = f"--model_name_or_path {model_folder} --dataset_name {rows} --max_steps 5 --output_dir {run}".split()
+    settings = "prompt.chat_template=plain"
+    code, planned, err = ramify(monkeypatch, capsys, "plan", "sft", *words, settings)
+    assert code == 1 and "change a smaller model: weights" in planned
+    _, _, trained = ramify(monkeypatch, capsys, "train", "sft", *words, settings)
+    told, again = ([line for line in said.splitlines() if line.startswith("  ")] for said in (err, trained))
+    assert told == again and any("train.max_steps=5" in line for line in told)
+    assert not run.exists()
+    code, _, err = ramify(monkeypatch, capsys, "plan", "sft", *words, "--no_such_option", "1")
+    assert code == 2 and "no_such_option" in err
+
+
 def test_a_plan_says_which_rows_and_answers_are_too_long(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

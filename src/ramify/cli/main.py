@@ -23,6 +23,7 @@ from ramify.cli import (
     judge,
     plan,
     probe,
+    run_words,
     sample,
     serve,
     sweep,
@@ -50,8 +51,8 @@ app = typer.Typer(
     help="Take a small language model through the whole fine-tuning path: prompting, SFT, rejection sampling, proof.",
 )
 app.command("demo")(demo.demo)
-app.command("train", context_settings=train.SETTINGS)(train.train)
-app.command("plan")(plan.plan)
+app.command("train", context_settings=run_words.SETTINGS)(train.train)
+app.command("plan", context_settings=run_words.SETTINGS)(plan.plan)
 app.command("sweep")(sweep.sweep)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)

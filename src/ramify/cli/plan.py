@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ramify.cli.run_words import read_run
+
 if TYPE_CHECKING:
     from ramify.plan.plan import Plan
 
@@ -27,22 +29,21 @@ def plan(
 
     A few steps are tried out in a process of their own; nothing is trained. For example:
     ramify plan recipes/unit-conversion/sft.yaml model=nano
+
+    Commands of TRL are planned as they are: ramify plan sft --model_name_or_path nano --dataset_name DIR …
     """
     from ramify.base.errors import ConfigError
     from ramify.base.records import write_json
-    from ramify.cli.settings import config_from
     from ramify.console import Bars, output, table
     from ramify.plan.plan import make_plan
 
-    config = config_from(arguments or [])
-    if config.data.train is None:
-        raise ConfigError("data.train is not set", hint="data.train=FILE, or data.train=task for the task's own rows")
+    config, asked = read_run(arguments or [], {})
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: is a folder, a file is needed", hint="out=FOLDER is where the run goes")
     bars = Bars()
     bars.start("counting and measuring", None)
     try:
-        made = make_plan(config, overwrite=overwrite)
+        made = make_plan(config, overwrite=overwrite or "overwrite" in asked)
     finally:
         bars.close()
     for note in made.notes:

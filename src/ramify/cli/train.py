@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ramify.cli.run_words import is_main, read_run
+
 if TYPE_CHECKING:
     from ramify.base.config import RunConfig
     from ramify.cli.launch import Layout
-
-SETTINGS: dict[str, Any] = {"ignore_unknown_options": True}
-"""How the command is registered: what it does not know may be an option of TRL."""
 
 Arguments = Annotated[
     list[str] | None,
@@ -50,43 +48,14 @@ def train(
         return _show_launch(words, options, flags, _layout(processes, nodes))
     if processes is not None or nodes is not None:
         raise ConfigError(f"--{'nodes' if processes is None else 'processes'} does nothing without --print-launch")
-    config, asked = _read(words, options)
+    config, asked = read_run(words, options)
     flags = {name: given or name in asked for name, given in flags.items()}
     if all(flags.values()):
         raise ConfigError("--resume and --overwrite exclude each other")
-    if config.data.train is None:
-        raise ConfigError("data.train is not set", hint="data.train=FILE, or data.train=task for the task's own rows")
     if not dry_run:
         _train(config, **flags)
-    elif _is_main():
+    elif is_main():
         _show_dry_run(config, **flags)
-
-
-def _read(words: Sequence[str], options: Mapping[str, Any]) -> tuple[RunConfig, frozenset[str]]:
-    """The settings, and which of `resume` and `overwrite` a command of TRL asks for."""
-    from ramify.cli.settings import config_from
-    from ramify.cli.trl_command import is_trl
-
-    return _planned(words, options) if is_trl(words) else (config_from(words, options), frozenset())
-
-
-def _planned(words: Sequence[str], options: Mapping[str, Any]) -> tuple[RunConfig, frozenset[str]]:
-    """A command of TRL, its plan printed."""
-    from ramify.cli.trl_run import trl_run
-    from ramify.console import Bars, console
-
-    bars = Bars()
-    if _is_main():
-        bars.start("rows counted", None)
-    try:
-        run = trl_run(words, options, bars.update)
-    finally:
-        bars.close()
-    if _is_main():
-        console().print(f"trl {words[0]} as ramify train (docs/from-trl.md):", style="bold", markup=False)
-        for line in run.lines():
-            console().print(f"  {line}", markup=False, soft_wrap=True)
-    return run.config, run.plan.flags
 
 
 def _train(config: RunConfig, resume: bool, overwrite: bool) -> None:
@@ -103,16 +72,11 @@ def _train(config: RunConfig, resume: bool, overwrite: bool) -> None:
 
     train_with = {"sft": sft.run, "rft": rft.run, "dpo": dpo.run}[config.method]
     run = train_with(config, resume=resume, overwrite=overwrite, progress=Bars())
-    if not _is_main():
+    if not is_main():
         return
     seconds = run.record.get("seconds", 0)
     console().print(f"finished in {seconds:.0f} s: {run.folder}", markup=False, soft_wrap=True)
     console().print(f"next: ramify eval {run.folder}", style="dim", markup=False, soft_wrap=True)
-
-
-def _is_main() -> bool:
-    """Whether this process is the one that speaks, of those that a launcher started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _show_launch(words: Sequence[str], options: Mapping[str, Any], flags: Mapping[str, bool], layout: Layout) -> None:

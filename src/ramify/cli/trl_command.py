@@ -65,7 +65,7 @@ class Command:
 
 
 def is_trl(arguments: Sequence[str]) -> bool:
-    """Whether the arguments of `ramify train` are a command of TRL: `sft …` or `dpo …`.
+    """Whether the arguments of `ramify train` or `ramify plan` are a command of TRL: `sft …` or `dpo …`.
 
     Raises:
         ConfigError: they are one of TRL's other commands, or options without a command.
@@ -80,7 +80,7 @@ def is_trl(arguments: Sequence[str]) -> bool:
             name = argument.partition("=")[0]
             known = any(name.lstrip("-").replace("-", "_") in options_of(trainer) for trainer in TRAINERS)
             hint = f"options of TRL follow its command: ramify train sft {name} …"
-            raise ConfigError(f"no such option: {name}", hint=hint if known else "see `ramify train --help`")
+            raise ConfigError(f"no such option: {name}", hint=hint if known else "--help lists the options")
     return False
 
 

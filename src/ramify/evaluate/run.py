@@ -4,7 +4,7 @@ A sample is what the model writes, or the most probable of the problem's options
 
 An evaluation is a run folder of its own:
 
-    run.json        command, resolved settings, versions, hashes, parents
+    run.json        command, resolved settings, versions, hashes, parents, files (of weights, from this folder on)
     problems.jsonl  what was asked
     samples.jsonl   what the model said
     options.jsonl   how probable each option was (evaluate.scoring=options)
@@ -17,6 +17,7 @@ Samples and verdicts are written as they finish; see `evaluate.folder` for how a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -34,6 +35,7 @@ from ramify.evaluate.options import FILE, OptionScorer, OptionScores, check_opti
 from ramify.evaluate.ratings import Ratings, ratings
 from ramify.evaluate.rule_rates import RuleRate, rule_rates
 from ramify.evaluate.scores import Scores, score
+from ramify.model.files import weight_files
 from ramify.model.load import LoadedModel
 from ramify.prompts.renderer import Renderer
 from ramify.sample.endpoint.usage import Usage, accounted, usage_from
@@ -257,6 +259,7 @@ def _written(
     """The evaluation in its run folder."""
     hashes = {**judge.hashes, "prompts": digest(judge.prompts(chosen))}
     run = open_draft(folder, config, chosen, hashes, overwrite)
+    run.update(files=_weights(config, folder))
     with drawing(run), accounted(run, judge.usage):
         kept = Collection.open(run, chosen, judge.task)
         sort_scores(run.folder, chosen)
@@ -270,6 +273,14 @@ def _written(
     run.update(status="finished")
     publish(run, folder)
     return found
+
+
+def _weights(config: RunConfig, folder: Path) -> dict[str, str]:
+    """Weight files on this machine, by their way from the evaluation on, so that both can be moved together."""
+    if config.engine == "openai":
+        return {}
+    files = weight_files(config.model, config.adapter)
+    return {os.path.relpath(file, folder): found for file, found in files.items()}
 
 
 def _check_problems(problems: Sequence[Problem], task: Task) -> None:

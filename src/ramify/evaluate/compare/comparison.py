@@ -16,7 +16,7 @@ from pathlib import Path
 from ramify.base.errors import ConfigError
 from ramify.evaluate.compare.arms import Arm, arms
 from ramify.evaluate.compare.contrasts import Contrast, contrasts
-from ramify.evaluate.compare.provenance import SettingRow, Training, differing, training_of
+from ramify.evaluate.compare.provenance import SettingRow, Training, differing, other_weights, training_of
 from ramify.evaluate.stages import Stage, named_stages, pairs_to_compare, same_questions
 
 
@@ -110,6 +110,13 @@ def notes(found: Sequence[Arm], made: Sequence[Contrast]) -> tuple[str, ...]:
             f"Up to {left_out:,} problems of a comparison are left out: one side has no graded answer to them. The "
             "rates of a single run count all that it has."
         )
+    said += [
+        f"{stage.name}: the weights there are no longer those that were evaluated; the figures are of the earlier ones "
+        "until `ramify eval` is run again."
+        for arm in found
+        for stage in arm.stages
+        if other_weights(stage)
+    ]
     errors = sum(arm.scores.errors for arm in found)
     if errors:
         said.append(f"The grader failed on {errors:,} answers; they are in none of the figures.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError
+from ramify.base.records import sampled_sha256
 from ramify.base.runs import Run
 from ramify.evaluate.compare.arms import Arm
 from ramify.evaluate.settings import deciding
@@ -144,3 +145,14 @@ def _training(folder: Path, above: tuple[str, ...]) -> Training | None:
         parents=tuple(parents),
         gone=tuple(gone),
     )
+
+
+def other_weights(stage: Stage) -> bool:
+    """Whether a file that held the weights when they were evaluated holds others now; what is gone is not asked."""
+    for name, recorded in (stage.record.get("files") or {}).items():
+        try:
+            if sampled_sha256(stage.folder / name) != recorded:
+                return True
+        except OSError:
+            continue
+    return False
