@@ -329,7 +329,10 @@ def test_a_system_that_does_not_say_what_is_free_is_planned_on(planned: Any) -> 
     assert json.loads(json.dumps(unknown.as_plain(), allow_nan=False))["memory"]["room"] is None
 
 
-def test_a_model_that_is_to_be_divided_is_planned_whole(model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_to_be_divided_is_planned_whole(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "_SECONDS", 1.0)
     config = make_config(model_folder, pairs_file(tmp_path / "t.json"), tmp_path / "run", train={"shard": "fsdp"})
     found = make_plan(config)
     assert found.measured is not None and found.config.train.shard == "fsdp"
