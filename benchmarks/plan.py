@@ -162,7 +162,8 @@ def write_pairs(path: Path, prompts: int = 120, each: int = 4) -> None:
 
 def write_model(folder: Path) -> None:
     """The 135M shape with random weights, behind the tokenizer of nano."""
-    from ramify.model.load import Source, load_tokenizer
+    from ramify.model.outline import load_tokenizer
+    from ramify.model.source import Source
 
     random_model(SHAPE, "fp32").save_pretrained(str(folder))
     load_tokenizer(Source("nano")).save_pretrained(str(folder))

@@ -23,7 +23,7 @@ from ramify.base.types import Example
 from ramify.cli.main import main
 from ramify.data.fields import Place
 from ramify.data.marked import marked_turns
-from ramify.model.load import load_without_weights
+from ramify.model.outline import load_outline
 from ramify.prompts.many import encode_many
 from ramify.prompts.renderer import Renderer
 from ramify.train.rows import read_examples
@@ -62,7 +62,7 @@ def tokenizers() -> dict[str, Any]:
     return {
         "byte_level": byte_level(template=ZEPHYR),
         "metaspace": metaspace(bos=True, template=ZEPHYR),
-        "nano": load_without_weights("nano")[0],
+        "nano": load_outline("nano").tokenizer,
     }
 
 

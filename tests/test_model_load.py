@@ -19,8 +19,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from ramify import nano
 from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError
-from ramify.model.load import LoadedModel, load_model, load_without_weights, model_type, resolve
+from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import add_adapter, fit_template, linear_layers, merged, save_trained, trainable
+from ramify.model.outline import load_outline, model_type
+from ramify.model.source import resolve
 
 TURNS = (
     "{% for message in messages %}<|turn|>{{ message['content'] }}<|done|>{% endfor %}"
@@ -239,7 +241,7 @@ def test_the_revision_of_the_base_travels_with_the_adapter(
             asked.append(settings.get("revision"))
             return real(*arguments, **settings)
 
-        monkeypatch.setattr(f"ramify.model.load.{kind.__name__}.from_pretrained", from_pretrained)
+        monkeypatch.setattr(kind, "from_pretrained", from_pretrained)
 
     for kind in (AutoConfig, AutoModelForCausalLM, AutoTokenizer):
         watch(kind, kind.from_pretrained)
@@ -249,6 +251,25 @@ def test_the_revision_of_the_base_travels_with_the_adapter(
     asked.clear()
     assert load_model(str(tmp_path), revision="Y", dtype="fp32", device="cpu").revision == "Y"
     assert set(asked) == {"Y"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "stops"),
+    [({"eos_token_id": 5}, None, {5}), ({"eos_token_id": 5}, {"eos_token_id": [6, 7]}, {6, 7}), ({}, {}, set())],
+)
+def test_what_is_known_without_weights_is_what_the_loaded_model_has(
+    settings: dict[str, Any], own: dict[str, Any] | None, stops: set[int], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(nano.path(), folder)
+    change_json(folder / "config.json", {"eos_token_id": None, **settings})
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if own is not None:
+        (folder / "generation_config.json").write_text(json.dumps(own))
+    outline, loaded = load_outline(str(folder)), load_model(str(folder), dtype="fp32", device="cpu")
+    assert (outline.max_length, outline.stop_ids) == (loaded.max_length, loaded.stop_ids)
+    assert set(outline.stop_ids) == stops | {outline.tokenizer.eos_token_id}
+    assert outline.tokenizer.get_vocab() == loaded.outline.tokenizer.get_vocab()
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +288,7 @@ def test_run_folder_resolves_to_its_adapter(loaded: LoadedModel, tmp_path: Path)
 
 
 @pytest.mark.parametrize("part", ["config", "tokenizer"])
-@pytest.mark.parametrize("read", [load_model, load_without_weights, model_type])
+@pytest.mark.parametrize("read", [load_model, load_outline, model_type])
 def test_code_that_comes_with_a_model_is_never_run(
     part: str, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def test_finished_runs_stay_missing_ones_are_done_and_failed_ones_are_rows(model
     files = [str(pairs_file(tmp_path / f"{name}.json")) for name in ("before", "now")]
     words = (f"data.train={','.join(files)},{tmp_path / 'missing.json'}", "--out", out, "--jobs", 2)
     before, now, missing = plan_sweep(base, words[:1], out)
-    told = carry_out(Asked(before.config.model_dump(mode="json"), str(out / "sweep" / "shared"), os.getppid(), None))
+    told = carry_out(Asked(before.config.model_dump(mode="json"), str(out / "sweep" / "shared"), os.getppid(), 1))
     assert told.error is None
     (out / "sweep.json").write_text("{}")
     kept = before.folder / "adapter" / "adapter_model.safetensors"

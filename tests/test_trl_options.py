@@ -37,7 +37,7 @@ from ramify.cli.trl_plan import (
 )
 from ramify.cli.trl_rows import Counted, count_rows, packed_rows
 from ramify.cli.trl_run import as_typed, trl_run
-from ramify.model.load import load_without_weights
+from ramify.model.outline import load_outline
 from ramify.train.checks import renderer_for
 
 __all__ = ["model_folder"]
@@ -407,9 +407,8 @@ def test_of_many_rows_every_tenth_thousand_stands_for_ten(
     rows = pairs_file(tmp_path / "rows.json", rows=30)
     monkeypatch.setattr(trl_rows, "_TOGETHER", 2)
     monkeypatch.setattr(trl_rows, "_ALL", 5)
-    tokenizer, _ = load_without_weights(str(model_folder))
     run = as_typed(["sft", "--dataset_name", str(rows), "prompt.chat_template=plain"])
-    renderer, told = renderer_for(tokenizer, run.config.prompt), list[int]()
+    renderer, told = renderer_for(load_outline(str(model_folder)), run.config.prompt), list[int]()
     about = count_rows(run.config, renderer, 64, told.append)
     assert about.sequences == 2 * 5 + 2 * 10 and not about.exact and told == list(range(2, 31, 2))
     monkeypatch.setattr(trl_rows, "_ALL", 15)
@@ -428,9 +427,8 @@ def test_rows_of_conversations_are_packed_as_trls_trainer_packs_them(
     arguments = SFTConfig(str(tmp_path / "trl"), packing=True, max_length=packed, report_to="none", use_cpu=True)
     trainer = SFTTrainer(str(model_folder), args=arguments, train_dataset=Dataset.from_list(chats(60)))
     assert trainer.train_dataset is not None
-    tokenizer, _ = load_without_weights(str(model_folder))
     run = as_typed(["sft", "--dataset_name", str(rows)])
-    counted = count_rows(run.config, renderer_for(tokenizer, run.config.prompt), packed)
+    counted = count_rows(run.config, renderer_for(load_outline(str(model_folder)), run.config.prompt), packed)
     assert counted.sequences == 90
     assert counted.rows == pytest.approx(len(trainer.train_dataset), rel=0.03)
 

@@ -39,15 +39,14 @@ def show(
     """
     from ramify.base.records import write_text
     from ramify.console import output
-    from ramify.model.load import load_without_weights
+    from ramify.model.outline import load_outline
     from ramify.prompts.page import Section, rows_page
-    from ramify.prompts.renderer import Renderer
-    from ramify.prompts.templates import extend_tokenizer, find_template
+    from ramify.train.checks import renderer_for
 
     config = _config(arguments or [])
-    tokenizer, _ = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-    tokenizer, _ = extend_tokenizer(tokenizer, find_template(config.prompt.chat_template, tokenizer))
-    renderer = Renderer(tokenizer, config.prompt)
+    outline = load_outline(config.model, adapter=config.adapter, revision=config.revision)
+    renderer = renderer_for(outline, config.prompt)
+    tokenizer = renderer.tokenizer
     shown = (each for sides in islice(_rows(config), n) for each in _rendered(renderer, sides))
     if page is None:
         for each in shown:

@@ -32,14 +32,14 @@ class Measure(Ruler):
             ModelError: it cannot be found or read.
             ConfigError: template or data.max_length cannot be used with it.
         """
-        from ramify.model.load import load_without_weights
+        from ramify.model.outline import load_outline
         from ramify.train.checks import renderer_for
         from ramify.train.rows import length_limit
 
         if "model" not in config.model_fields_set:
             return None
-        tokenizer, longest = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-        return cls(renderer_for(tokenizer, config.prompt), length_limit(config.data, longest))
+        outline = load_outline(config.model, adapter=config.adapter, revision=config.revision)
+        return cls(renderer_for(outline, config.prompt), length_limit(config.data, outline.max_length))
 
     @property
     def end_tokens(self) -> tuple[str, ...]:

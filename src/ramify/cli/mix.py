@@ -71,11 +71,10 @@ def _config(arguments: Sequence[str]) -> MixConfig:
 
 def _renderer(config: MixConfig) -> Renderer:
     """What counts tokens."""
-    from ramify.model.load import load_without_weights
+    from ramify.model.outline import load_outline
     from ramify.train.checks import renderer_for
 
-    tokenizer, _ = load_without_weights(config.model, revision=config.revision)
-    return renderer_for(tokenizer, config.prompt)
+    return renderer_for(load_outline(config.model, revision=config.revision), config.prompt)
 
 
 def _show(row: dict[str, Any]) -> None:

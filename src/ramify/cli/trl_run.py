@@ -106,7 +106,8 @@ def _targets(run: TrlRun) -> Entry | None:
     """The layers that PEFT adapts when none are named, as far as it knows the architecture; else ours."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
-    from ramify.model.load import model_type, resolve
+    from ramify.model.outline import model_type
+    from ramify.model.source import resolve
 
     named = "lora_target_modules" in run.command.given or _is_set(run.command, "lora", "lora.targets")
     config = run.config
@@ -145,12 +146,12 @@ def _counts(step: Step, counted: Counted) -> str:
 
 
 def _renderer(run: TrlRun) -> Renderer:
-    from ramify.model.load import load_without_weights
+    from ramify.model.outline import load_outline
     from ramify.train.checks import renderer_for
 
     config = run.config
-    tokenizer, _ = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-    return renderer_for(tokenizer, config.prompt)
+    outline = load_outline(config.model, adapter=config.adapter, revision=config.revision)
+    return renderer_for(outline, config.prompt)
 
 
 def _check_stop(run: TrlRun) -> None:

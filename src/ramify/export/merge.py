@@ -26,8 +26,9 @@ from ramify.base.runs import Run, is_run
 from ramify.export.stored import Stored, load_dtype, stored
 from ramify.export.whole import refuse_occupied, require_space, whole_folder
 from ramify.model.failures import one_line
-from ramify.model.load import LoadedModel, Source, load_model, resolve
+from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import SHARD_BYTES, save_trained
+from ramify.model.source import Source, resolve
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -19,7 +19,7 @@ from ramify.export.gguf.package import require_gguf
 from ramify.export.merge import base_folder, parameters
 from ramify.export.tokenizer import has_template
 from ramify.export.whole import require_space
-from ramify.model.load import Source, resolve
+from ramify.model.source import Source, resolve
 from ramify.sample.llamacpp.quantize import KINDS, check_backend
 
 DIRECT = ("f32", "f16", "bf16", "q8_0")

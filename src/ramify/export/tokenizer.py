@@ -11,7 +11,8 @@ from transformers import GenerationConfig
 from ramify.base.config import Prompting
 from ramify.base.errors import RunError
 from ramify.model.failures import one_line
-from ramify.model.load import Source, load_tokenizer
+from ramify.model.outline import load_tokenizer
+from ramify.model.source import Source
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import PLAIN, adds_bos
 

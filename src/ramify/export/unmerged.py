@@ -14,7 +14,7 @@ from ramify.base.errors import ModelError
 from ramify.export.gguf.families import examine
 from ramify.export.merge import base_folder
 from ramify.export.stored import weight_files
-from ramify.model.load import Source
+from ramify.model.source import Source
 
 _COPIED = ("config.json", "generation_config.json", "README.md", SAFE_WEIGHTS_INDEX_NAME)
 """Small files beside the weights; they are copied, since some of them are written anew."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ramify.base.errors import ModelError, RunError
 from ramify.base.records import sampled_sha256
-from ramify.model.load import resolve
+from ramify.model.source import resolve
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 

@@ -18,9 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ramify.base.config import LoRA, RunConfig
 from ramify.model.failures import one_line
-from ramify.model.load import Source, choose_device, quiet, resolve
+from ramify.model.load import choose_device, quiet
 from ramify.model.lora import adapter_targets, linear_layers
 from ramify.model.rates import fastest_dtype
+from ramify.model.source import Source, resolve
 from ramify.train.losses import REFERENCE_FREE
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

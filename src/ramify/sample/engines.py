@@ -15,8 +15,9 @@ from pathlib import Path
 from ramify.base.config import Prompting, RunConfig
 from ramify.base.errors import ConfigError
 from ramify.base.records import sha256_file
-from ramify.model.load import LoadedModel, load_model, load_without_weights
+from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import fit_template
+from ramify.model.outline import load_outline
 from ramify.prompts.renderer import Renderer
 from ramify.sample.endpoint.sampler import EndpointSampler
 from ramify.sample.endpoint.usage import Usage
@@ -115,7 +116,7 @@ def _open_endpoint(config: RunConfig, prompting: Prompting) -> OpenedEngine:
 def _open_vllm(config: RunConfig, prompting: Prompting) -> OpenedEngine:
     from ramify.sample.vllm_sampler import open_vllm
 
-    tokenizer, _ = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-    renderer = Renderer(tokenizer, prompting)
+    outline = load_outline(config.model, adapter=config.adapter, revision=config.revision)
+    renderer = Renderer(outline.tokenizer, prompting, stop_ids=outline.stop_ids)
     sampler = open_vllm(config, renderer.stop_ids)
     return OpenedEngine(sampler, renderer, sampler.max_length)

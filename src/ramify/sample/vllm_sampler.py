@@ -16,7 +16,7 @@ from ramify.base.config import RunConfig, Sampling
 from ramify.base.errors import ConfigError, LengthError, ModelError
 from ramify.base.rng import key
 from ramify.base.types import Sample, Stop
-from ramify.model.load import Source, resolve
+from ramify.model.source import Source, resolve
 from ramify.sample.sampler import OnSample, PromptTokens, wanted_indices
 from ramify.sample.streaming import cut_at
 

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from ramify.base.config import DPO, Prompting, RunConfig
 from ramify.base.errors import ConfigError, LengthError
 from ramify.base.types import Problem
+from ramify.model.outline import Outline
+from ramify.model.source import resolve
 from ramify.prompts.renderer import Renderer
 from ramify.prompts.templates import extend_tokenizer, find_template, missing_tokens
 from ramify.train.render import render
@@ -22,14 +24,14 @@ _USED_BY = {
 """Settings of preference optimisation that some losses do not know."""
 
 
-def renderer_for(tokenizer: PreTrainedTokenizerBase, prompting: Prompting, stop_ids: tuple[int, ...] = ()) -> Renderer:
-    """The renderer that a model with this tokenizer will have; no model is needed, and none is changed.
+def renderer_for(outline: Outline, prompting: Prompting) -> Renderer:
+    """The renderer that the model will have; its weights are not needed, and its tokenizer is not changed.
 
     Raises:
         ConfigError: template or worked turns cannot be used.
     """
-    extended, _ = extend_tokenizer(tokenizer, find_template(prompting.chat_template, tokenizer))
-    return Renderer(extended, prompting, stop_ids=stop_ids)
+    extended, _ = extend_tokenizer(outline.tokenizer, find_template(prompting.chat_template, outline.tokenizer))
+    return Renderer(extended, prompting, stop_ids=outline.stop_ids)
 
 
 def check_engine(config: RunConfig) -> None:
@@ -92,6 +94,21 @@ def check_training(
         render(valid, renderer, allowed, config.data, "validation rows")
 
 
+def check_rounds(
+    config: RunConfig, outline: Outline, problems: Sequence[Problem], valid: Sequence[Turns], *, train: bool = True
+) -> list[int]:
+    """Lengths of all prompts that will be sampled from, when a run can draw and, if it will, train.
+
+    Raises:
+        ConfigError, LengthError: see `check_sampling`, `check_training`.
+    """
+    renderer = renderer_for(outline, config.sample_prompt or config.prompt)
+    lengths = check_sampling(config, renderer, problems, outline.max_length)
+    if train:
+        check_training(config, renderer_for(outline, config.prompt), problems, valid, outline.max_length)
+    return lengths
+
+
 def check_adapter(config: RunConfig, tokenizer: PreTrainedTokenizerBase, adapter: str | None) -> None:
     """Refuse what cannot be trained on from an adapter.
 
@@ -115,6 +132,16 @@ def check_adapter(config: RunConfig, tokenizer: PreTrainedTokenizerBase, adapter
             f"prompt.chat_template = {name!r} adds {', '.join(added)}, which the adapter {adapter} does not train",
             hint="merge the adapter first, or use the template it was trained with",
         )
+
+
+def check_outline(config: RunConfig, outline: Outline) -> None:
+    """Refuse a start model that cannot be trained on as the settings say, as far as it is known without its weights.
+
+    Raises:
+        ConfigError: see `check_adapter`.
+    """
+    has_adapter = resolve(config.model, config.adapter).adapter is not None
+    check_adapter(config, outline.tokenizer, (config.adapter or config.model) if has_adapter else None)
 
 
 def check_preference(settings: DPO) -> None:

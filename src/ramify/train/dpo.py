@@ -26,14 +26,15 @@ from ramify.base.progress import Progress
 from ramify.base.runs import Run
 from ramify.base.types import Pair
 from ramify.model.load import LoadedModel
-from ramify.train.checks import check_preference
+from ramify.model.outline import Outline
+from ramify.train.checks import check_preference, renderer_for
 from ramify.train.folder import Opening
 from ramify.train.look import Look, Pick, write_page
 from ramify.train.losses import REFERENCE_FREE
 from ramify.train.material import Material, RunData
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
-from ramify.train.prepare import Prepared, fingerprint, prepare
+from ramify.train.prepare import fingerprint, prepare
 from ramify.train.reference import FILE, Key, References, compute_references, read_references, write_references
 from ramify.train.schedule import Schedule
 from ramify.train.shared import alone, link, place_of
@@ -61,9 +62,9 @@ def run(
     return read_and_train(METHOD, config, Opening(resume, overwrite), progress, loaded)
 
 
-def _render(config: RunConfig, prepared: Prepared, material: Material[Pair]) -> RunData[PairSet]:
+def _render(config: RunConfig, outline: Outline, material: Material[Pair]) -> RunData[PairSet]:
     train, valid = list(material.train), list(material.valid)
-    return render_pairs(config, prepared.renderer, prepared.loaded.max_length, train, valid)
+    return render_pairs(config, renderer_for(outline, config.prompt), outline.max_length, train, valid)
 
 
 def _goal(staged: Staged[PairSet], run: Run, progress: Progress) -> Goal:

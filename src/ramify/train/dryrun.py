@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from ramify.base.config import RunConfig
-from ramify.model.load import choose_device, load_without_weights, resolve
-from ramify.train.checks import (
-    check_adapter,
-    check_engine,
-    check_preference,
-    check_sampling,
-    check_training,
-    renderer_for,
-)
+from ramify.model.load import choose_device
+from ramify.model.outline import Outline
+from ramify.train.checks import check_engine, check_preference, check_rounds, renderer_for
 from ramify.train.folder import Opening, check_free, run_folder
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Objective, Supervised
 from ramify.train.pairs import PairSet, read_preferences, render_pairs
 from ramify.train.preference import Preference, Reference
+from ramify.train.prepare import outline_of
 from ramify.train.render import TrainingSet, render_all
 from ramify.train.rows import has_validation, read_training_problems, read_turns
 from ramify.train.schedule import Schedule
@@ -90,26 +83,26 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     """
     check_engine(config)
     choose_device(config.train.device)
-    tokenizer, limit = load_without_weights(config.model, adapter=config.adapter, revision=config.revision)
-    has_adapter = resolve(config.model, config.adapter).adapter is not None
-    check_adapter(config, tokenizer, (config.adapter or config.model) if has_adapter else None)
+    outline = outline_of(config)
     counted = {"sft": _examples, "rft": _sampling, "dpo": _preferences}[config.method]
-    found = counted(config, tokenizer, limit)
+    found = counted(config, outline)
     check_free(run_folder(config), Opening(resume, overwrite))
     return found
 
 
-def _examples(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
+def _examples(config: RunConfig, outline: Outline) -> DryRun:
     rows = read_turns(config, "train")
     valid = read_turns(config, "valid") if has_validation(config.data) else []
-    return _training(config, render_all(config, renderer_for(tokenizer, config.prompt), limit, Material(rows, valid)))
+    renderer = renderer_for(outline, config.prompt)
+    return _training(config, render_all(config, renderer, outline.max_length, Material(rows, valid)))
 
 
-def _preferences(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
+def _preferences(config: RunConfig, outline: Outline) -> DryRun:
     check_preference(config.dpo)
     pairs = read_preferences(config, "train")
     valid = read_preferences(config, "valid") if has_validation(config.data) else []
-    return _training(config, render_pairs(config, renderer_for(tokenizer, config.prompt), limit, pairs, valid))
+    renderer = renderer_for(outline, config.prompt)
+    return _training(config, render_pairs(config, renderer, outline.max_length, pairs, valid))
 
 
 def _training(config: RunConfig, data: RunData[Any]) -> DryRun:
@@ -134,12 +127,10 @@ def _objective(config: RunConfig, rows: TrainingSet | PairSet) -> Objective:
     return Supervised(rows.sequences, rows.groups)
 
 
-def _sampling(config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int) -> DryRun:
+def _sampling(config: RunConfig, outline: Outline) -> DryRun:
     problems = read_training_problems(config)
     valid = list(read_turns(config, "valid")) if has_validation(config.data) else []
-    renderer = renderer_for(tokenizer, config.sample_prompt or config.prompt)
-    lengths = check_sampling(config, renderer, problems, limit)
-    check_training(config, renderer_for(tokenizer, config.prompt), problems, valid, limit)
+    lengths = check_rounds(config, outline, problems, valid)
     samples = len(problems) * config.sample.n * config.select.rounds
     longest = max(lengths) + config.sample.max_new_tokens
     return DryRun(len(problems), sum(lengths), longest, 0, samples, (), valid_rows=len(valid))

@@ -14,8 +14,9 @@ from ramify.base.rng import key
 from ramify.model.fused import fuse
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import adapter_targets, add_adapter, fit_template, unused_settings
+from ramify.model.outline import Outline, load_outline
 from ramify.prompts.renderer import Renderer
-from ramify.train.checks import check_adapter
+from ramify.train.checks import check_adapter, check_outline
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,30 @@ def fingerprint(network: Any, *, trained: bool = False) -> str:
     return found.hexdigest()
 
 
+def outline_of(config: RunConfig, checkpoint: Path | None = None) -> Outline:
+    """What is known of the model that `prepare` would load, without its weights.
+
+    Raises:
+        ModelError: the model is not known, or is not there whole.
+        ConfigError: an adapter cannot be trained on with these settings.
+    """
+    name, adapter = _names(config, checkpoint)
+    outline = load_outline(name, adapter=adapter, revision=config.revision)
+    if checkpoint is None:
+        check_outline(config, outline)
+    return outline
+
+
+def _names(config: RunConfig, checkpoint: Path | None) -> tuple[str, str | None]:
+    """The model and the adapter to load."""
+    if checkpoint is None:
+        return config.model, config.adapter
+    return (str(checkpoint), None) if config.lora is None else (config.model, str(checkpoint))
+
+
 def _load(config: RunConfig, checkpoint: Path | None) -> LoadedModel:
     settings = config.train
-    full = config.lora is None
-    name = config.model if checkpoint is None or not full else str(checkpoint)
-    adapter = config.adapter if checkpoint is None else None if full else str(checkpoint)
+    name, adapter = _names(config, checkpoint)
     loaded = load_model(
         name,
         adapter=adapter,

@@ -30,11 +30,11 @@ from ramify.sample.engines import OpenedEngine, open_engine, open_own
 from ramify.tasks.collection import Collection
 from ramify.tasks.task import Task, load_task
 from ramify.train.checkpoint import find_checkpoints
-from ramify.train.checks import check_engine, check_sampling, check_training, renderer_for
+from ramify.train.checks import check_engine, check_rounds, check_sampling
 from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
 from ramify.train.material import Material
-from ramify.train.prepare import check_start
+from ramify.train.prepare import check_start, outline_of
 from ramify.train.ranks import check_alone
 from ramify.train.rows import Turns, has_validation, read_training_problems, read_turns
 from ramify.train.select import Selection, Yield, select, yield_record
@@ -124,13 +124,11 @@ class _Rounds:
     def _checked_start(self, problems: Sequence[Problem], valid: Sequence[Turns], train: bool) -> LoadedModel:
         """The start model, after everything that sampling and training can refuse beforehand."""
         config = self.config
+        outline = outline_of(config) if self.loaded is None else self.loaded.outline
+        check_rounds(config, outline, problems, valid, train=train)
         start = self._load(config.model, config.adapter) if self.loaded is None else self.loaded
-        renderer = renderer_for(start.tokenizer, config.sample_prompt or config.prompt, start.stop_ids)
-        check_sampling(config, renderer, problems, start.max_length)
         if train:
             check_start(config, start)
-            renderer = renderer_for(start.tokenizer, config.prompt, start.stop_ids)
-            check_training(config, renderer, problems, valid, start.max_length)
         return start
 
     def _checked_engine(self, problems: Sequence[Problem]) -> OpenedEngine:

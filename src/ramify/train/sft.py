@@ -15,12 +15,13 @@ from ramify.base.config import RunConfig
 from ramify.base.progress import Progress
 from ramify.base.runs import Run
 from ramify.model.load import LoadedModel
+from ramify.model.outline import Outline
 from ramify.prompts.renderer import Renderer
+from ramify.train.checks import renderer_for
 from ramify.train.folder import Opening
 from ramify.train.look import write_page
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Supervised
-from ramify.train.prepare import Prepared
 from ramify.train.render import TrainingSet, render_all
 from ramify.train.rows import Turns, read_turns
 from ramify.train.shared_rows import shared_rows
@@ -54,8 +55,8 @@ def run(
     return read_and_train(METHOD, config, Opening(resume, overwrite), progress, loaded)
 
 
-def _render(config: RunConfig, prepared: Prepared, material: Material[Turns]) -> RunData[TrainingSet]:
-    renderer, limit = prepared.renderer, prepared.loaded.max_length
+def _render(config: RunConfig, outline: Outline, material: Material[Turns]) -> RunData[TrainingSet]:
+    renderer, limit = renderer_for(outline, config.prompt), outline.max_length
     return shared_rows(config, renderer, limit, material, lambda: render_all(config, renderer, limit, material))
 
 

@@ -17,8 +17,9 @@ from ramify.base.config import RunConfig
 from ramify.base.errors import ConfigError, RunError, TrainingError
 from ramify.base.progress import LogProgress, NoProgress, Progress
 from ramify.base.runs import Run
-from ramify.model.load import LoadedModel
+from ramify.model.load import LoadedModel, choose_device
 from ramify.model.lora import save_trained
+from ramify.model.outline import Outline
 from ramify.train.checkpoint import Checkpoint, TrainState, checkpoint_folder, copy_weights, newest_checkpoint
 from ramify.train.checks import check_engine
 from ramify.train.folder import (
@@ -34,7 +35,7 @@ from ramify.train.folder import (
 from ramify.train.loop import Job, Loop, Watch, unwatched
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.objective import Objective
-from ramify.train.prepare import Prepared, fingerprint, prepare
+from ramify.train.prepare import Prepared, fingerprint, outline_of, prepare
 from ramify.train.ranks import ALONE, Ranks, joined
 from ramify.train.rows import Split, has_validation
 from ramify.train.sharding import shard
@@ -85,7 +86,7 @@ class Method(Generic[Row, Set]):
     """
 
     read: Callable[[RunConfig, Split], Iterable[Row]]
-    render: Callable[[RunConfig, Prepared, Material[Row]], RunData[Set]]
+    render: Callable[[RunConfig, Outline, Material[Row]], RunData[Set]]
     goal: Callable[[Staged[Set], Run, Progress], Goal]
 
 
@@ -157,17 +158,24 @@ def stage(
     resume: bool,
     found: Circumstances,
 ) -> Staged[Set]:
-    """Load the model, render and check all rows, and find the checkpoint to go on from.
+    """Render and check all rows, load the model, and find the checkpoint to go on from.
+
+    Rows come first: what is wrong with them is known before weights are fetched and read.
 
     Raises:
         RamifyError: whatever can be refused before the first step.
     """
     _check_shard(config, found.ranks)
     checkpoint = newest_checkpoint(run_folder(config)) if resume else None
-    prepared = prepare(config, None if checkpoint is None else checkpoint.folder, found.loaded)
+    begun = None if checkpoint is None else checkpoint.folder
+    choose_device(config.train.device)
+    outline = found.loaded.outline if found.loaded is not None and begun is None else outline_of(config, begun)
     began = time.perf_counter()
-    data = method.render(config, prepared, material)
+    data = method.render(config, outline, material)
     seconds = material.seconds + time.perf_counter() - began
+    for note in data.notes(config):
+        found.progress.note(note)
+    prepared = prepare(config, begun, found.loaded)
     return Staged(config, prepared, data, checkpoint, seconds, found.ranks)
 
 
@@ -210,7 +218,7 @@ def train_staged(method: Method[Row, Set], staged: Staged[Set], run: Run, progre
         dtype=str(loaded.dtype).removeprefix("torch."),
         processes=staged.ranks.size,
     )
-    for note in (*staged.prepared.notes, *staged.data.notes(staged.config)):
+    for note in staged.prepared.notes:
         progress.note(note)
     goal = method.goal(staged, run, progress)
     if staged.config.train.shard == "fsdp":

@@ -17,7 +17,7 @@ from ramify.base.types import Problem
 from ramify.evaluate.folder import check_folder
 from ramify.evaluate.settings import evaluation_config
 from ramify.evaluate.stages import Stage
-from ramify.model.load import resolve
+from ramify.model.source import resolve
 
 _TAKEN = ("task", "evaluate", "sample")
 """Sections of the settings of an evaluation that every other one takes over."""

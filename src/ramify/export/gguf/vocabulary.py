@@ -26,7 +26,8 @@ from ramify.export.gguf.around import Around, around
 from ramify.export.gguf.ends import Special, also_ends, special_tokens, templates_of
 from ramify.export.gguf.pieces import Pieces, check_added, pieces
 from ramify.model.failures import one_line
-from ramify.model.load import Source, load_tokenizer
+from ramify.model.outline import load_tokenizer
+from ramify.model.source import Source
 from ramify.sample.llamacpp.vocabulary import TokenKind
 
 _KEY = "tokenizer.ggml."
