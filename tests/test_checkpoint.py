@@ -19,13 +19,13 @@ import yaml
 from peft import PeftModel
 from rank_program import command, start
 from safetensors.torch import load_file
-from train_setup import Watcher, make_config, model_folder, pairs_file, tiny_folder
+from train_setup import Watcher, make_config, model_folder, pairs_file, preferences_file, tiny_folder
 from transformers import AutoModelForCausalLM
 
 from ramify.base.config import RunConfig
 from ramify.base.errors import RunError, Terminated, TrainingError
 from ramify.base.runs import Run, open_run
-from ramify.train import sft
+from ramify.train import dpo, sft
 from ramify.train.checkpoint import (
     TrainState,
     find_checkpoints,
@@ -182,6 +182,26 @@ def test_resume_equals_the_straight_run(
     last = "checkpoint-6/optimizer.safetensors"
     assert equal(load_file(str(resumed.folder / last)), load_file(str(straight.folder / last)))
     assert resumed.record["status"] == "finished" and resumed.record["best"] == straight.record["best"]
+
+
+@pytest.mark.parametrize("named", ["model", "adapter"])
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_run_that_goes_on_from_another_one_is_resumed_too(
+    method: str, named: str, model_folder: Path, tmp_path: Path
+) -> None:
+    """By its name alone, or on top of its base: a checkpoint's adapter takes the place of the first run's."""
+    train = {"sft": sft.run, "dpo": dpo.run}[method]
+    first = sft.run(make_config(model_folder, pairs_file(tmp_path / "t.json"), tmp_path / "first")).folder
+    rows = pairs_file(tmp_path / "more.json", 12, 20) if method == "sft" else preferences_file(tmp_path / "p.jsonl")
+    model = first if named == "model" else model_folder
+    settings = {"method": method, "train": {"max_steps": 4}, **({} if named == "model" else {"adapter": str(first)})}
+    straight = train(make_config(model, rows, tmp_path / "straight", **settings))
+    config = make_config(model, rows, tmp_path / "stopped", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=Watcher(stop_at=2))
+    resumed = train(config, resume=True)
+    assert equal(result(resumed), result(straight)) and not equal(result(resumed), result(open_run(first)))
+    assert losses(resumed) == losses(straight)
 
 
 def test_an_adapter_is_peft_s_and_a_model_is_transformers(model_folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ramify.model.fused import fuse
 from ramify.model.load import LoadedModel, load_model
 from ramify.model.lora import adapter_targets, add_adapter, fit_template, unused_settings
 from ramify.model.outline import Outline, load_outline
+from ramify.model.source import resolve
 from ramify.prompts.renderer import Renderer
 from ramify.train.checks import check_adapter, check_outline
 
@@ -111,10 +112,12 @@ def outline_of(config: RunConfig, checkpoint: Path | None = None) -> Outline:
 
 
 def _names(config: RunConfig, checkpoint: Path | None) -> tuple[str, str | None]:
-    """The model and the adapter to load."""
+    """The model and the adapter to load. A checkpoint's adapter takes the place of the one that the run began with."""
     if checkpoint is None:
         return config.model, config.adapter
-    return (str(checkpoint), None) if config.lora is None else (config.model, str(checkpoint))
+    if config.lora is None:
+        return str(checkpoint), None
+    return resolve(config.model, config.adapter).base, str(checkpoint)
 
 
 def _load(config: RunConfig, checkpoint: Path | None) -> LoadedModel:
