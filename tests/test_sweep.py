@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
-from train_setup import model_folder, pairs_file
+from train_setup import make_config, model_folder, pairs_file
 
 from ramify.base.config_file import parse_config
 from ramify.base.errors import ConfigError, RunError
@@ -357,7 +357,8 @@ def test_a_run_that_cannot_fit_is_a_row_before_it_takes_memory(
 
 
 def test_what_does_nothing_is_refused(model_folder: Path, tmp_path: Path) -> None:
-    base = settings_file(tmp_path, model_folder)
+    base, begun = settings_file(tmp_path, model_folder), tmp_path / "begun"
+    sft.run(make_config(model_folder, tmp_path / "rows.json", begun, train={"max_steps": 1}))
     code, out, _ = ramify_sweep(base, "lora.r=2,4", "--dry-run", "--out", tmp_path / "out")
     assert code == 0 and "r2" in out and "2 runs" in out
     assert not (tmp_path / "out").exists()
@@ -366,6 +367,8 @@ def test_what_does_nothing_is_refused(model_folder: Path, tmp_path: Path) -> Non
         ((base, "lora.r=2,4", "--seed", 3), "--seed 3 does nothing"),
         ((base, "lora.r=2,4", "--random", 3), "only 2 combinations"),
         ((tmp_path / "none.yaml", "lora.r=2,4"), "no such file"),
+        ((base, "lora.r=2,4", f"adapter={begun}"), "r2 and r4 are the same run"),
+        ((base, "lora.r=2,4", f"model={begun}"), "training from an adapter by method sft does not read"),
     ):
         code, _, err = ramify_sweep(*words)
         assert code == 2 and said in err

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ramify.base.config import RunConfig
 from ramify.base.config_file import load_config
-from ramify.base.errors import ConfigError
+from ramify.base.errors import ConfigError, ModelError, RunError
+from ramify.model.source import resolve
 from ramify.plan.sweep.axes import SEED, Axis, Combination, Drawing, combinations, parse_axis
 
 _LONGEST_NAME = 80
@@ -123,13 +124,24 @@ def _refuse_equal(runs: Sequence[SweepRun]) -> None:
     settings: dict[str, str] = {}
     folders: dict[str, str] = {}
     for run in runs:
-        read = run.config.model_dump(mode="json", exclude={"out", *_UNREAD[run.config.method]})
+        unread = _unread(run.config)
+        read = run.config.model_dump(mode="json", exclude={"out", *unread})
         same = json.dumps(read, sort_keys=True)
         for known, value in ((settings, same), (folders, run.name.lower())):
             if value in known:
-                unread = ", ".join(_UNREAD[run.config.method])
+                how = "from an adapter " if "lora" in unread else ""
                 raise ConfigError(
                     f"{known[value]} and {run.name} are the same run",
-                    hint=f"leave one of them out; training by method {run.config.method} does not read {unread}",
+                    hint=f"leave one of them out; training {how}by method {run.config.method} does not read "
+                    f"{', '.join(unread)}",
                 )
             known[value] = run.name
+
+
+def _unread(config: RunConfig) -> tuple[str, ...]:
+    """Sections that a run does not read; one that begins with an adapter keeps the settings of that."""
+    try:
+        begun = config.lora is not None and resolve(config.model, config.adapter).adapter is not None
+    except (ModelError, RunError):
+        begun = False  # whoever loads it says so
+    return (*_UNREAD[config.method], "lora") if begun else _UNREAD[config.method]
