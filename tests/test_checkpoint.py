@@ -199,8 +199,11 @@ def test_a_run_that_goes_on_from_another_one_is_resumed_too(
     config = make_config(model, rows, tmp_path / "stopped", **settings)
     with pytest.raises(KeyboardInterrupt):
         train(config, progress=Watcher(stop_at=2))
+    begun = result(open_run(first))
+    if named == "adapter":
+        shutil.rmtree(first)  # the checkpoint holds what is needed of it
     resumed = train(config, resume=True)
-    assert equal(result(resumed), result(straight)) and not equal(result(resumed), result(open_run(first)))
+    assert equal(result(resumed), result(straight)) and not equal(result(resumed), begun)
     assert losses(resumed) == losses(straight)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare_setup import answers, write_evaluation, write_training
-from train_setup import model_folder, pairs_file
+from train_setup import make_config, model_folder, pairs_file
 
 from ramify.base.config import Prompting, RunConfig, Sampling
 from ramify.base.config_file import parse_config
@@ -24,6 +24,8 @@ from ramify.evaluate.run import evaluate
 from ramify.evaluate.stages import stage
 from ramify.evaluate.statistics.findings import Outcome
 from ramify.evaluate.statistics.intervals import tango
+from ramify.model.files import weight_files
+from ramify.train import sft
 
 __all__ = ["model_folder"]
 
@@ -416,3 +418,21 @@ def test_weights_that_are_others_since_the_evaluation_are_told(model_folder: Pat
     assert said(compare_runs(runs)).count("the weights there are no longer those that were evaluated") == 2
     weights.unlink()
     assert "no longer those" not in said(compare_runs(runs))
+
+
+def test_files_of_weights_are_those_that_are_loaded(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing about them ends an evaluation."""
+    model = tmp_path / "model"
+    shutil.copytree(model_folder, model)
+    (model / "pytorch_model.bin").symlink_to(tmp_path / "gone")
+    (model / "optimizer.pt").write_bytes(b"of a training")
+    (model / "gone.safetensors").symlink_to(tmp_path / "gone")
+    assert [file.name for file in weight_files(str(model))] == ["model.safetensors"]
+    first = sft.run(make_config(model, pairs_file(tmp_path / "t.json"), tmp_path / "run", train={"max_steps": 1}))
+    both = [tmp_path / "model" / "model.safetensors", first.folder / "adapter" / "adapter_model.safetensors"]
+    assert list(weight_files(str(first.folder))) == both == list(weight_files(str(model), str(first.folder)))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, "nano")
+    assert not weight_files("nano") and not weight_files("owner/model")

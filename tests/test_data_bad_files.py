@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
+import io
 import json
 import lzma
 import os
@@ -556,6 +558,19 @@ PLACES: list[tuple[Callable[[Path], Source], str]] = [
 @pytest.mark.parametrize(("make", "line"), PLACES, ids=[make.__name__ for make, _ in PLACES])
 def test_a_bad_place_gets_its_own_line(tmp_path: Path, make: Callable[[Path], Source], line: str) -> None:
     assert str(error_of(make(tmp_path))) == line.format(folder=tmp_path)
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_disk_that_fails_is_told_with_the_file() -> None:
+    with pytest.raises(DataError) as caught:
+        list(files.blocks(Failing(), Path("a.jsonl")))
+    assert str(caught.value) == f"a.jsonl: cannot be read: [Errno {errno.EIO}] {os.strerror(errno.EIO)}"
 
 
 def test_a_file_that_may_not_be_read() -> None:

@@ -255,14 +255,22 @@ def test_the_revision_of_the_base_travels_with_the_adapter(
 
 @pytest.mark.parametrize(
     ("settings", "own", "stops"),
-    [({"eos_token_id": 5}, None, {5}), ({"eos_token_id": 5}, {"eos_token_id": [6, 7]}, {6, 7}), ({}, {}, set())],
+    [
+        ({"eos_token_id": 5}, None, {5}),
+        ({"eos_token_id": 5}, {"eos_token_id": [6, 7]}, {6, 7}),
+        ({"eos_token_id": 5}, {}, set()),
+        ({"eos_token_id": None}, None, set()),
+        ({}, None, set()),  # without an entry; Llama's own default is 2
+    ],
 )
 def test_what_is_known_without_weights_is_what_the_loaded_model_has(
     settings: dict[str, Any], own: dict[str, Any] | None, stops: set[int], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(nano.path(), folder)
-    change_json(folder / "config.json", {"eos_token_id": None, **settings})
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del written["eos_token_id"]
+    (folder / "config.json").write_text(json.dumps({**written, **settings}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if own is not None:
         (folder / "generation_config.json").write_text(json.dumps(own))
@@ -270,6 +278,26 @@ def test_what_is_known_without_weights_is_what_the_loaded_model_has(
     assert (outline.max_length, outline.stop_ids) == (loaded.max_length, loaded.stop_ids)
     assert set(outline.stop_ids) == stops | {outline.tokenizer.eos_token_id}
     assert outline.tokenizer.get_vocab() == loaded.outline.tokenizer.get_vocab()
+
+
+def test_an_index_beside_a_whole_file_is_not_looked_at(tmp_path: Path) -> None:
+    """Nor does Transformers: it may be left of weights that were split."""
+    shutil.copytree(nano.path(), tmp_path / "model")
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    for read in (load_model, load_outline):
+        read(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="model-00001-of-00002"):
+        load_outline(str(tmp_path / "model"))
+
+
+def test_a_generation_config_that_is_none_is_one_line(tmp_path: Path) -> None:
+    shutil.copytree(nano.path(), tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text("[1]")
+    for read in (load_model, load_outline):
+        with pytest.raises(ModelError, match=r"model: cannot be read"):
+            read(str(tmp_path / "model"))
 
 
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

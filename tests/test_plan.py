@@ -279,8 +279,12 @@ def test_a_command_of_trl_is_planned_as_the_run_that_it_is(
     told, again = ([line for line in said.splitlines() if line.startswith("  ")] for said in (err, trained))
     assert told == again and any("train.max_steps=5" in line for line in told)
     assert not run.exists()
-    code, _, err = ramify(monkeypatch, capsys, "plan", "sft", *words, "--no_such_option", "1")
-    assert code == 2 and "no_such_option" in err
+    for option, said in (
+        ("--no_such_option", "no_such_option"),
+        ("--resume_from_checkpoint", "a plan is of a whole run"),
+    ):
+        code, _, err = ramify(monkeypatch, capsys, "plan", "sft", *words, option, "true")
+        assert code == 2 and said in err
 
 
 def test_a_plan_says_which_rows_and_answers_are_too_long(

@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from train_setup import Watcher, make_config, model_folder, pairs_file, preferences_file
 
-from ramify.base.errors import DataError, LengthError, ModelError
+from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
+from ramify.model.load import load_model
 from ramify.train import dpo, rft, sft
 
 __all__ = ["model_folder"]
@@ -58,3 +59,21 @@ def test_notes_come_before_weights_are_read(method: str, broken: Path, tmp_path:
     with pytest.raises(ModelError, match="1 weights are missing"):
         RUNS[method](config, progress=watcher)
     assert any("5 of 6 steps are warm-up" in note for note in watcher.notes)
+
+
+def test_sampling_alone_asks_nothing_of_an_adapter_that_only_training_needs(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "rows.json")
+    begun = sft.run(make_config(model_folder, rows, tmp_path / "begun", train={"max_steps": 1})).folder
+    config = make_config(begun, rows, tmp_path / "drawn", method="rft", lora=None)
+    assert rft.sample(config).record["status"] == "sampled"
+    with pytest.raises(ConfigError, match="lora is null"):
+        rft.run(make_config(begun, rows, tmp_path / "run", method="rft", lora=None))
+
+
+def test_a_model_that_is_given_is_judged_before_its_rows_are_rendered(model_folder: Path, tmp_path: Path) -> None:
+    rows = pairs_file(tmp_path / "rows.json")
+    begun = sft.run(make_config(model_folder, rows, tmp_path / "begun", train={"max_steps": 1})).folder
+    rows.write_text(json.dumps([*json.loads(rows.read_text()), {"something": "else"}]))
+    config = make_config(model_folder, rows, tmp_path / "run", lora=None)
+    with pytest.raises(ConfigError, match="lora is null"):
+        sft.run(config, loaded=load_model(str(begun), dtype="fp32", device="cpu"))

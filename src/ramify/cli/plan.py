@@ -38,6 +38,8 @@ def plan(
     from ramify.plan.plan import make_plan
 
     config, asked = read_run(arguments or [], {})
+    if "resume" in asked:
+        raise ConfigError("a plan is of a whole run, not of what is left of one", hint="leave the option out")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out}: is a folder, a file is needed", hint="out=FOLDER is where the run goes")
     bars = Bars()

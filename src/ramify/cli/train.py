@@ -117,10 +117,12 @@ def _show_dry_run(config: RunConfig, resume: bool, overwrite: bool) -> None:
     from ramify.console import Bars, output, table
     from ramify.plan.amounts import gigabytes
     from ramify.plan.beforehand import refuse_what_cannot_fit
+    from ramify.train.checks import check_engine
     from ramify.train.dryrun import dry_run
 
-    found = dry_run(config, resume=resume, overwrite=overwrite)
+    check_engine(config)
     least = refuse_what_cannot_fit(config)
+    found = dry_run(config, resume=resume, overwrite=overwrite)
     for note in found.notes:
         Bars().note(note)
     tokens, longest = pass_names(config.method)

@@ -79,7 +79,7 @@ def is_trl(arguments: Sequence[str]) -> bool:
         if argument.startswith("-"):
             name = argument.partition("=")[0]
             known = any(name.lstrip("-").replace("-", "_") in options_of(trainer) for trainer in TRAINERS)
-            hint = f"options of TRL follow its command: ramify train sft {name} …"
+            hint = f"options of TRL follow its command: sft {name} …"
             raise ConfigError(f"no such option: {name}", hint=hint if known else "--help lists the options")
     return False
 

@@ -164,7 +164,8 @@ def evaluator(config: RunConfig, loaded: LoadedModel | None = None, task: Task |
     """Put together what `config` asks for: engine, model, prompt and task.
 
     Args:
-        loaded: the model, which saves loading it again (own engine); task: the task, likewise.
+        loaded: the model, which saves loading it again (own engine).
+        task: that of `config`; None: it is loaded.
 
     Raises:
         ModelError, TaskError, ConfigError: one of the parts cannot be had.
@@ -280,7 +281,14 @@ def _weights(config: RunConfig, folder: Path) -> dict[str, str]:
     if config.engine == "openai":
         return {}
     files = weight_files(config.model, config.adapter)
-    return {os.path.relpath(file, folder): found for file, found in files.items()}
+    return {_way(folder.resolve(), file.resolve()): found for file, found in files.items()}
+
+
+def _way(folder: Path, file: Path) -> str:
+    try:
+        return os.path.relpath(file, folder)
+    except ValueError:  # on another drive
+        return str(file)
 
 
 def _check_problems(problems: Sequence[Problem], task: Task) -> None:

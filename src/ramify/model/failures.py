@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx2
 from huggingface_hub import errors as hub
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from ramify.base.errors import ModelError
 
@@ -20,8 +22,21 @@ def one_line(name: str) -> Iterator[None]:
     """Turn what Transformers, PEFT and the hub raise into one `ModelError`."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, httpx2.HTTPError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError, httpx2.HTTPError) as error:
         raise _explain(name, error) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of Transformers inside the block: they would cut into the caller's own."""
+    shown = logging.is_progress_bar_enabled()
+    bars: Any = logging
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _explain(name: str, error: BaseException) -> ModelError:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ramify.base.errors import ModelError, RunError
 from ramify.base.records import sampled_sha256
 from ramify.model.source import resolve
 
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
-
 
 def weight_files(model: str, adapter: str | None = None) -> dict[Path, str]:
-    """The weight files that a name means, each with its `sampled_sha256`.
+    """The weight files that a name means, each with its `sampled_sha256`; those that cannot be read are left out.
 
     Args:
-        model: a run, a model or adapter folder, or a GGUF file; of what lies on the hub, nothing is looked at.
+        model: a run, a model or adapter folder, or a GGUF file (of one that is split, the first part); of what lies on
+            the hub, nothing is looked at.
         adapter: an adapter folder or a run on top of it.
     """
-    return {file: sampled_sha256(file) for file in _files(model, adapter)}
+    found: dict[Path, str] = {}
+    for file in _files(model, adapter):
+        with suppress(OSError):
+            found[file] = sampled_sha256(file)
+    return found
 
 
 def _files(model: str, adapter: str | None) -> Iterator[Path]:
@@ -30,6 +34,7 @@ def _files(model: str, adapter: str | None) -> Iterator[Path]:
         source = resolve(model, adapter)
     except (ModelError, RunError):
         return  # whoever loads it says so
-    for folder in (Path(source.base), source.adapter):
-        if folder is not None and folder.is_dir():
-            yield from sorted(each for each in folder.iterdir() if each.suffix in _WEIGHTS)
+    if source.base != "nano":
+        yield from sorted(Path(source.base).glob("*.safetensors"))
+    if source.adapter is not None:
+        yield from sorted(source.adapter.glob("*.safetensors"))

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ramify.base.errors import ModelError
 from ramify.model.embeddings import fit_embeddings
-from ramify.model.failures import INCOMPLETE, one_line
+from ramify.model.failures import INCOMPLETE, one_line, quiet
 from ramify.model.families import check_family, longest
 from ramify.model.outline import ADAPTER_WEIGHTS, Outline, load_tokenizer, read_config, stop_ids, tensors
 from ramify.model.quantize import COMPUTE, NF4, nf4_settings
@@ -158,19 +157,6 @@ def _refuse_missing(name: str, missing: Collection[str]) -> None:
     """
     if missing:
         raise ModelError(f"model {name}: {len(missing)} weights are missing (first: {min(missing)})", hint=INCOMPLETE)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of Transformers inside the block: they would cut into the caller's own."""
-    shown = logging.is_progress_bar_enabled()
-    bars: Any = logging
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:

@@ -23,7 +23,8 @@ from transformers.pytorch_utils import Conv1D
 from ramify.base.config import LoRA, Prompting
 from ramify.base.errors import ModelError, RunError, unknown
 from ramify.model.embeddings import grow_embeddings
-from ramify.model.load import LoadedModel, quiet
+from ramify.model.failures import quiet
+from ramify.model.load import LoadedModel
 from ramify.model.logprobs import base_network
 from ramify.model.quantize import is_quantised
 from ramify.prompts.renderer import Renderer

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ramify.model.failures import one_line
+from ramify.model.failures import one_line, quiet
 from ramify.model.families import check_family, longest
 from ramify.model.source import Source, at_revision, resolve
 
@@ -41,13 +41,13 @@ def load_outline(name: str, *, adapter: str | None = None, revision: str | None 
         ModelError: as `load_model`, save for what only the weights can tell.
     """
     source = at_revision(resolve(name, adapter), revision)
-    with one_line(name):
+    with one_line(name), quiet():
         config = read_config(source)
         check_family(config)
         for file in _weight_files(source):
             tensors(file)
         tokenizer = load_tokenizer(source)
-        return Outline(tokenizer, longest(config), stop_ids(_generation(source, config), tokenizer))
+        return Outline(tokenizer, longest(config), stop_ids(_generation(source), tokenizer))
 
 
 def model_type(name: str, revision: str | None = None) -> str:
@@ -77,12 +77,15 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
 
 
-def _generation(source: Source, config: PreTrainedConfig) -> GenerationConfig:
-    """The generation config that the model will have: its own, or what its settings make."""
+def _generation(source: Source) -> GenerationConfig:
+    """The generation config that the loaded model will have: its own file, or what config.json itself says."""
+    revision = source.revision or "main"
     try:
-        return GenerationConfig.from_pretrained(source.location, revision=source.revision or "main")
+        return GenerationConfig.from_pretrained(source.location, revision=revision)
     except OSError:
-        return GenerationConfig.from_model_config(config)
+        return GenerationConfig.from_pretrained(
+            source.location, config_file_name="config.json", revision=revision, _from_model_config=True
+        )
 
 
 def stop_ids(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -101,8 +104,8 @@ def tensors(file: Path) -> set[str]:
 
 def _weight_files(source: Source) -> list[Path]:
     """Files of weights on this machine: all of a folder, those of a hub model that were fetched already."""
-    index = _local(source, SAFE_WEIGHTS_INDEX_NAME)
-    if index is not None and index.is_file():
+    whole, index = _local(source, SAFE_WEIGHTS_NAME), _local(source, SAFE_WEIGHTS_INDEX_NAME)
+    if not (whole is not None and whole.is_file()) and index is not None and index.is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         names = [SAFE_WEIGHTS_NAME]

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ramify.base.config import LoRA, RunConfig
-from ramify.model.failures import one_line
-from ramify.model.load import choose_device, quiet
+from ramify.model.failures import one_line, quiet
+from ramify.model.load import choose_device
 from ramify.model.lora import adapter_targets, linear_layers
 from ramify.model.rates import fastest_dtype
 from ramify.model.source import Source, resolve

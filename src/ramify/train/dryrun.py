@@ -8,7 +8,7 @@ from typing import Any
 from ramify.base.config import RunConfig
 from ramify.model.load import choose_device
 from ramify.model.outline import Outline
-from ramify.train.checks import check_engine, check_preference, check_rounds, renderer_for
+from ramify.train.checks import check_engine, check_outline, check_preference, check_rounds, renderer_for
 from ramify.train.folder import Opening, check_free, run_folder
 from ramify.train.material import Material, RunData
 from ramify.train.objective import Objective, Supervised
@@ -84,6 +84,7 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     check_engine(config)
     choose_device(config.train.device)
     outline = outline_of(config)
+    check_outline(config, outline)
     counted = {"sft": _examples, "rft": _sampling, "dpo": _preferences}[config.method]
     found = counted(config, outline)
     check_free(run_folder(config), Opening(resume, overwrite))

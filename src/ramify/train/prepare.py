@@ -17,7 +17,7 @@ from ramify.model.lora import adapter_targets, add_adapter, fit_template, unused
 from ramify.model.outline import Outline, load_outline
 from ramify.model.source import resolve
 from ramify.prompts.renderer import Renderer
-from ramify.train.checks import check_adapter, check_outline
+from ramify.train.checks import check_adapter
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,9 @@ def outline_of(config: RunConfig, checkpoint: Path | None = None) -> Outline:
 
     Raises:
         ModelError: the model is not known, or is not there whole.
-        ConfigError: an adapter cannot be trained on with these settings.
     """
     name, adapter = _names(config, checkpoint)
-    outline = load_outline(name, adapter=adapter, revision=config.revision)
-    if checkpoint is None:
-        check_outline(config, outline)
-    return outline
+    return load_outline(name, adapter=adapter, revision=config.revision)
 
 
 def _names(config: RunConfig, checkpoint: Path | None) -> tuple[str, str | None]:
@@ -117,7 +113,7 @@ def _names(config: RunConfig, checkpoint: Path | None) -> tuple[str, str | None]
         return config.model, config.adapter
     if config.lora is None:
         return str(checkpoint), None
-    return resolve(config.model, config.adapter).base, str(checkpoint)
+    return resolve(config.model).base, str(checkpoint)
 
 
 def _load(config: RunConfig, checkpoint: Path | None) -> LoadedModel:

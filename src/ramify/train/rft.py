@@ -30,7 +30,7 @@ from ramify.sample.engines import OpenedEngine, open_engine, open_own
 from ramify.tasks.collection import Collection
 from ramify.tasks.task import Task, load_task
 from ramify.train.checkpoint import find_checkpoints
-from ramify.train.checks import check_engine, check_rounds, check_sampling
+from ramify.train.checks import check_engine, check_outline, check_rounds, check_sampling
 from ramify.train.collect import Asking, collect
 from ramify.train.folder import Opening, check_free, check_unchanged, finished_run, recorded, run_folder, start_run
 from ramify.train.material import Material
@@ -125,6 +125,8 @@ class _Rounds:
         """The start model, after everything that sampling and training can refuse beforehand."""
         config = self.config
         outline = outline_of(config) if self.loaded is None else self.loaded.outline
+        if train and self.loaded is None:
+            check_outline(config, outline)
         check_rounds(config, outline, problems, valid, train=train)
         start = self._load(config.model, config.adapter) if self.loaded is None else self.loaded
         if train:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from peft import PeftModel
@@ -20,8 +21,9 @@ from ramify.base.runs import Run
 from ramify.model.load import LoadedModel, choose_device
 from ramify.model.lora import save_trained
 from ramify.model.outline import Outline
+from ramify.model.quantize import nf4_settings
 from ramify.train.checkpoint import Checkpoint, TrainState, checkpoint_folder, copy_weights, newest_checkpoint
-from ramify.train.checks import check_engine
+from ramify.train.checks import check_engine, check_outline
 from ramify.train.folder import (
     FollowedRun,
     Opening,
@@ -35,7 +37,7 @@ from ramify.train.folder import (
 from ramify.train.loop import Job, Loop, Watch, unwatched
 from ramify.train.material import Material, Rendered, RunData
 from ramify.train.objective import Objective
-from ramify.train.prepare import Prepared, fingerprint, outline_of, prepare
+from ramify.train.prepare import Prepared, check_start, fingerprint, outline_of, prepare
 from ramify.train.ranks import ALONE, Ranks, joined
 from ramify.train.rows import Split, has_validation
 from ramify.train.sharding import shard
@@ -160,7 +162,8 @@ def stage(
 ) -> Staged[Set]:
     """Render and check all rows, load the model, and find the checkpoint to go on from.
 
-    Rows come first: what is wrong with them is known before weights are fetched and read.
+    Rows come first: what is wrong with them, and what is to be noted of them, is told before weights are fetched and
+    read.
 
     Raises:
         RamifyError: whatever can be refused before the first step.
@@ -168,8 +171,7 @@ def stage(
     _check_shard(config, found.ranks)
     checkpoint = newest_checkpoint(run_folder(config)) if resume else None
     begun = None if checkpoint is None else checkpoint.folder
-    choose_device(config.train.device)
-    outline = found.loaded.outline if found.loaded is not None and begun is None else outline_of(config, begun)
+    outline = _outline(config, begun, found.loaded)
     began = time.perf_counter()
     data = method.render(config, outline, material)
     seconds = material.seconds + time.perf_counter() - began
@@ -177,6 +179,21 @@ def stage(
         found.progress.note(note)
     prepared = prepare(config, begun, found.loaded)
     return Staged(config, prepared, data, checkpoint, seconds, found.ranks)
+
+
+def _outline(config: RunConfig, checkpoint: Path | None, loaded: LoadedModel | None) -> Outline:
+    """The model without its weights, after everything that can be refused with no more than that."""
+    device = choose_device(config.train.device)
+    if config.train.quantize is not None:
+        nf4_settings(device)
+    if checkpoint is not None:
+        return outline_of(config, checkpoint)
+    if loaded is not None:
+        check_start(config, loaded)
+        return loaded.outline
+    outline = outline_of(config)
+    check_outline(config, outline)
+    return outline
 
 
 def _check_shard(config: RunConfig, ranks: Ranks) -> None:

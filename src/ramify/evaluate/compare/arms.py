@@ -137,10 +137,11 @@ def arms(stages: Sequence[Stage], *, each: bool = False) -> tuple[Arm, ...]:
             groups.append((alike, [stage]))
         else:
             home.append(stage)
-    names = [_name(group) for _, group in groups]
+    ordered = [_in_order(group) for _, group in groups]
+    names = [_name(group) for group in ordered]
     return tuple(
-        Arm(name if names.count(name) == 1 else ", ".join(stage.name for stage in group), _in_order(group))
-        for name, (_, group) in zip(names, groups, strict=True)
+        Arm(name if names.count(name) == 1 else ", ".join(stage.name for stage in group), group)
+        for name, group in zip(names, ordered, strict=True)
     )
 
 

@@ -151,7 +151,7 @@ def other_weights(stage: Stage) -> bool:
     """Whether a file that held the weights when they were evaluated holds others now; what is gone is not asked."""
     for name, recorded in (stage.record.get("files") or {}).items():
         try:
-            if sampled_sha256(stage.folder / name) != recorded:
+            if sampled_sha256(stage.folder.resolve() / name) != recorded:
                 return True
         except OSError:
             continue
