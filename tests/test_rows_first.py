@@ -73,7 +73,8 @@ def test_sampling_alone_asks_nothing_of_an_adapter_that_only_training_needs(mode
 def test_a_model_that_is_given_is_judged_before_its_rows_are_rendered(model_folder: Path, tmp_path: Path) -> None:
     rows = pairs_file(tmp_path / "rows.json")
     begun = sft.run(make_config(model_folder, rows, tmp_path / "begun", train={"max_steps": 1})).folder
-    rows.write_text(json.dumps([*json.loads(rows.read_text()), {"something": "else"}]))
-    config = make_config(model_folder, rows, tmp_path / "run", lora=None)
+    config = make_config(model_folder, rows, tmp_path / "run", lora=None, data={"max_length": 3})
+    with pytest.raises(LengthError):
+        sft.run(config)
     with pytest.raises(ConfigError, match="lora is null"):
         sft.run(config, loaded=load_model(str(begun), dtype="fp32", device="cpu"))
