@@ -19,7 +19,7 @@ def test_the_erased_prompt_has_moved_into_the_weights(tmp_path: Path) -> None:
     for command in typed(PAGE):
         run(command, tmp_path)
     found = json.loads((tmp_path / "runs" / "erased" / "erasure" / "erasure.json").read_text(encoding="utf-8"))
-    worth, gained, against, _ = found["differences"].values()
+    worth, gained, against, _ = (each["paired"] for each in found["differences"].values())
     assert worth["n"] >= 300
     assert worth["low"] > 0 and gained["low"] > 0
     assert against["low"] > -0.02
