@@ -14,7 +14,8 @@ from test_recipes import ramify
 from ramify.base.config import Task
 from ramify.base.config_file import load_config, load_mix
 from ramify.base.types import Reason, Sample, Stop
-from ramify.tasks.task import load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import load_problems
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "chat"

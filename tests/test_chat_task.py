@@ -17,7 +17,8 @@ from ramify.base.records import json_line, problem_from_plain
 from ramify.base.types import Message, Problem, Reason, Sample, Stop
 from ramify.data.sources import read_problems, read_rows
 from ramify.tasks.chat.task import Chat
-from ramify.tasks.task import answer_examples, load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import answer_examples, load_problems
 
 
 def problem_of(*rules: Mapping[str, Any], category: str = "", answer: str | float | None = None) -> Problem:

@@ -12,7 +12,8 @@ from ramify.base.errors import ConfigError, DataError, TaskError
 from ramify.base.types import Message, Problem, Reason, Sample, Stop
 from ramify.data.sources import read_problems
 from ramify.tasks.grading import Grading, gold_rating
-from ramify.tasks.task import answer_examples, load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import answer_examples, load_problems
 
 OPTIONS = tuple(json.dumps({"answer": f"{letter}. Rating {letter}"}) for letter in "ABCD")
 

@@ -19,7 +19,8 @@ from ramify.base.types import Problem, Reason, Sample, Stop
 from ramify.data.mix.overlap import Overlap
 from ramify.data.sources import read_problems, read_rows
 from ramify.evaluate.statistics.findings import Outcome
-from ramify.tasks.task import Task, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import Task
 from ramify.train.rows import read_examples
 
 ROOT = Path(__file__).resolve().parent.parent

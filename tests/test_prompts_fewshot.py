@@ -12,7 +12,7 @@ from ramify.base.types import Message
 from ramify.prompts.fewshot import load_fewshot, shipped_fewshot
 from ramify.tasks.math import parse_final
 from ramify.tasks.numbers import parse_answer
-from ramify.tasks.task import TASKS, load_task
+from ramify.tasks.registry import TASKS, load_task
 
 READERS = {"unit_conversion": parse_answer, "math": parse_final}
 

@@ -20,7 +20,7 @@ from ramify.base.runs import Run, open_run
 from ramify.base.types import Reason, Stop
 from ramify.data.sources import read_problems, read_rows
 from ramify.evaluate.settings import evaluation_config
-from ramify.tasks.task import load_task
+from ramify.tasks.registry import load_task
 from ramify.train import rft, sft
 from ramify.train.dryrun import dry_run
 

@@ -19,7 +19,7 @@ from ramify.base.types import Completion, Example, Message
 from ramify.model.load import load_model
 from ramify.model.logprobs import sequence_logprobs
 from ramify.prompts.renderer import Renderer
-from ramify.tasks.task import load_task
+from ramify.tasks.registry import load_task
 from ramify.train import sft
 from ramify.train.dryrun import dry_run
 from ramify.train.rows import leaks, read_examples

@@ -43,7 +43,8 @@ from ramify.model.lora import fit_template
 from ramify.model.quantize import NF4, is_quantised
 from ramify.sample.engine import TreeSampler
 from ramify.sample.sampler import PromptTokens
-from ramify.tasks.task import load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import load_problems
 from ramify.train import dpo, rft, sft
 from ramify.train.folder import Opening, check_free
 

@@ -46,7 +46,8 @@ from ramify.sample.sampler import PromptTokens, Sampler
 from ramify.tasks.chat.task import Chat
 from ramify.tasks.collection import Collection, Graded
 from ramify.tasks.grading import Grading
-from ramify.tasks.task import OpenTask, Task, load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import OpenTask, Task, load_problems
 
 Watcher = Callable[[Sample], None]
 

@@ -22,7 +22,8 @@ from ramify.export.plan import Plan
 from ramify.export.probes import LONG, SHORT
 from ramify.export.subjects import gguf_subject, network_subject
 from ramify.prompts.renderer import Renderer
-from ramify.tasks.task import Task, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import Task
 
 _OWN_PROBES = 3  # of the run's own problems: what it was trained for
 

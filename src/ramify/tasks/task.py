@@ -22,14 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from ramify.base import config
-from ramify.base.errors import DataError, TaskError, unknown
+from ramify.base.errors import DataError
 from ramify.base.types import Completion, Example, Problem, Reason, Sample, Stop, Verdict
 from ramify.data.source import Source
 from ramify.data.sources import read_problems
 
 Split = Literal["train", "valid"]
-TASKS = ("unit_conversion", "math", "grading", "chat")
 
 
 class Task(Protocol):
@@ -74,35 +72,6 @@ class OpenTask(Protocol):
             TaskError, DataError: there is one; names where it came from.
         """
         ...
-
-
-def load_task(settings: config.Task) -> Task:
-    """A task by name, or from a user's Python file that defines `task`.
-
-    Raises:
-        TaskError: no such task or file, or the file is broken; names file and line.
-    """
-    if settings.name == "unit_conversion":
-        from ramify.tasks.unit_conversion import UnitConversion
-
-        return UnitConversion.from_settings(settings)
-    if settings.name == "math":
-        from ramify.tasks.math import Math
-
-        return Math.from_settings(settings)
-    if settings.name == "grading":
-        from ramify.tasks.grading import Grading
-
-        return Grading.from_settings(settings)
-    if settings.name == "chat":
-        from ramify.tasks.chat.task import Chat
-
-        return Chat.from_settings(settings)
-    if not settings.name.endswith(".py"):
-        raise TaskError(unknown("task", settings.name, TASKS), hint="a task of your own is a .py file defining `task`")
-    from ramify.tasks.user import load_task_file
-
-    return load_task_file(Path(settings.name))
 
 
 def load_problems(path: Source | Path | str, task: Task) -> list[Problem]:

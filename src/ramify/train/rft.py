@@ -28,7 +28,8 @@ from ramify.prompts.renderer import Renderer
 from ramify.sample.endpoint.usage import accounted
 from ramify.sample.engines import OpenedEngine, open_engine, open_own
 from ramify.tasks.collection import Collection
-from ramify.tasks.task import Task, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import Task
 from ramify.train.checkpoint import find_checkpoints
 from ramify.train.checks import check_engine, check_outline, check_rounds, check_sampling
 from ramify.train.collect import Asking, collect

@@ -20,7 +20,8 @@ from ramify.data.checks import prompt_key
 from ramify.data.decoded import Decoded
 from ramify.data.source import training_source
 from ramify.data.sources import Row, RowStream, stream_rows
-from ramify.tasks.task import Task, answer_examples, load_problems, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import Task, answer_examples, load_problems
 
 Split = Literal["train", "valid"]
 Turns = tuple[Example, ...]

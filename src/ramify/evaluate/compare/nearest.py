@@ -21,7 +21,8 @@ from ramify.base.config import RunConfig
 from ramify.base.types import Conversation, Lineage
 from ramify.data.source import training_source
 from ramify.data.sources import RowStream, stream_rows
-from ramify.tasks.task import answer_examples, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import answer_examples
 
 MOST_ROWS = 50_000
 """Rows of a training that are looked at."""

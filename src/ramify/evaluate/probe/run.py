@@ -20,7 +20,8 @@ from ramify.evaluate.probe.likelihood import Likelihood, likelihood, mean_per_to
 from ramify.evaluate.scores import Rate
 from ramify.prompts.renderer import Renderer
 from ramify.sample.engines import load
-from ramify.tasks.task import Task, answer_examples, load_task
+from ramify.tasks.registry import load_task
+from ramify.tasks.task import Task, answer_examples
 
 
 @dataclass(frozen=True, slots=True)
