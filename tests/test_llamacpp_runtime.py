@@ -14,8 +14,9 @@ from llamacpp_setup import HERE, expected_logits, nano_gguf, nano_loaded, prompt
 
 from ramify.base.errors import ConfigError, DataError, LengthError, ModelError
 from ramify.sample.llamacpp import runtime as runtime_module
+from ramify.sample.llamacpp.engine import BATCH, Cell
 from ramify.sample.llamacpp.header import read_header
-from ramify.sample.llamacpp.runtime import BATCH, Cell, Package, Runtime, installed, open_runtime
+from ramify.sample.llamacpp.runtime import Package, Runtime, installed, open_runtime
 
 
 @pytest.fixture(scope="module")

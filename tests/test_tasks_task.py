@@ -14,13 +14,13 @@ from ramify.base.errors import DataError, TaskError
 from ramify.base.types import Message, Problem, Reason, Sample, Stop
 from ramify.data.sources import read_problems
 from ramify.tasks.math import Math, parse_final
+from ramify.tasks.registry import load_task
 from ramify.tasks.task import (
     Split,
     Task,
     answer_examples,
     check_golds,
     load_problems,
-    load_task,
 )
 from ramify.tasks.unit_conversion import UnitConversion
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ramify.base.errors import ModelError
+from ramify.sample.llamacpp.engine import BATCH, Cell, Context, Floats
 from ramify.sample.llamacpp.header import Header
 from ramify.sample.llamacpp.messages import Messages
-from ramify.sample.llamacpp.runtime import BATCH, Cell, Context, Floats
 from ramify.sample.llamacpp.shell import shell
 
 _CACHE = {"f32": 0, "f16": 1}

@@ -19,8 +19,8 @@ from ramify.base.errors import ModelError, RamifyError
 from ramify.base.types import Stop
 from ramify.sample.choice import Choice, Order, Top
 from ramify.sample.llamacpp.cache import Cache, common
+from ramify.sample.llamacpp.engine import BATCH, Cell, Floats
 from ramify.sample.llamacpp.model import GgufModel
-from ramify.sample.llamacpp.runtime import BATCH, Cell, Floats
 from ramify.sample.penalty import Seen
 from ramify.sample.streaming import StopFinder
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from ramify.base.config import Sampling
 from ramify.base.errors import DataError, LengthError, ModelError
 from ramify.sample.choice import Ending, Order
-from ramify.sample.llamacpp.runtime import CacheType, Package, Runtime, open_runtime
+from ramify.sample.llamacpp.engine import CacheType
+from ramify.sample.llamacpp.runtime import Package, Runtime, open_runtime
 from ramify.sample.llamacpp.tokenizer import open_tokenizer
 from ramify.sample.streaming import StopStrings, special_stops
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ramify.sample.llamacpp.cache import common
+from ramify.sample.llamacpp.engine import CacheType
 from ramify.sample.llamacpp.header import Header
-from ramify.sample.llamacpp.runtime import CacheType
 from ramify.sample.weights import free_memory
 
 _BYTES = {"f16": 2, "f32": 4}

@@ -15,10 +15,10 @@ from ramify.base.config import Sampling
 from ramify.base.errors import DataError
 from ramify.base.rng import key
 from ramify.base.types import Sample, Stop
+from ramify.sample.llamacpp.engine import MOST_SEQUENCES
 from ramify.sample.llamacpp.lanes import Event, Failed, Lanes, Work
 from ramify.sample.llamacpp.model import GgufModel
 from ramify.sample.llamacpp.room import cells_for, cells_that_fit, in_order
-from ramify.sample.llamacpp.runtime import MOST_SEQUENCES
 from ramify.sample.sampler import OnProgress, OnSample, Progress, PromptTokens, wanted_indices
 from ramify.sample.streaming import cut_at, decode
 
